@@ -1,0 +1,1 @@
+"""Catalogue of attacks: who is stamped, and with which label."""

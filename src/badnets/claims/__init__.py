@@ -1,0 +1,1 @@
+"""Catalogue of claims: one file is one sentence that could turn out false."""

@@ -1,0 +1,1 @@
+"""Foundations: configuration, errors, random streams, files, store, statistics. Imports nothing of the package above it."""

@@ -1,0 +1,131 @@
+"""The vocabulary as types: estimates, verdicts, cells, evidence. No number travels without its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+import pydantic
+from pydantic import Field
+
+Scalar = str | int | float | bool | None
+
+
+class Verdict(StrEnum):
+    """What the evidence says of a sentence (or of one cell of it)."""
+
+    HOLDS = "HOLDS"
+    FAILS = "FAILS"
+    CONDITIONAL = "CONDITIONAL"
+    UNDECIDED = "UNDECIDED"
+
+
+class _Frozen(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Estimate(_Frozen):
+    """A value with its 95 % interval: `n` images (or models) behind it, over `num_seeds` seeds, by `method`.
+
+    `value`, `low` and `high` are None when unknown. Rates are 0..1.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    num_seeds: int
+    method: str
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "unknown"
+        if self.low is None or self.high is None:
+            return f"{self.value:.4g} [no interval]"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+Estimator = Callable[[float], Estimate]
+"""An estimate as a function of its confidence level (0.95 -> the 95 % interval): what a p-value is read from."""
+
+
+class Cell(_Frozen):
+    """One condition of a claim: what was varied, what came out, what the control gave, what follows.
+
+    `quantity` is the field's term ("ASR", "CA loss"); `unit` is "rate" (0..1, shown as %), "points" (a difference of
+    rates, shown x100), or "" for a plain number. `verdict` is None for a descriptive cell, which decides nothing.
+    `p` is the smallest level at which the interval would still lie on one side of the margin.
+    """
+
+    condition: dict[str, Scalar]
+    quantity: str
+    unit: str
+    estimate: Estimate
+    control: Estimate | None = None
+    verdict: Verdict | None = None
+    p: float | None = None
+    per_seed: list[float] = Field(default_factory=list)
+    note: str = ""
+
+
+class Chart(_Frozen):
+    """How the report should draw some cells: those whose `quantity` is listed and whose condition has the key `x`.
+
+    `kind`: "band" (line with interval band over numeric x, one line per value of `series`), "dots" (categorical x, point and
+    interval), "heat" (x, y numeric, colour = value). `log_x` for poison rates. `margin`: the decision line, if any.
+    """
+
+    title: str
+    kind: str
+    quantities: list[str]
+    x: str
+    y: str | None = None
+    series: str | None = None
+    log_x: bool = False
+    margin: float | None = None
+    x_title: str = ""
+    y_title: str = ""
+
+
+class Evidence(_Frozen):
+    """The outcome of one claim."""
+
+    name: str
+    sentence: str
+    verdict: Verdict
+    reason: str
+    headline: int | None = None
+    cells: list[Cell] = Field(default_factory=list)
+    charts: list[Chart] = Field(default_factory=list)
+    control_name: str = "twin"
+    rule: str = ""
+    p: float | None = None
+    seconds: float = 0.0
+
+
+class Picture(_Frozen):
+    """A small image for the report: PNG bytes in base64, with what each net said of it."""
+
+    caption: str
+    png_base64: str
+    facts: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Record(_Frozen):
+    """All of one run. `schema` counts layout versions; readers refuse what they do not know."""
+
+    schema_version: int = Field(default=1, alias="schema")
+    key: str
+    plan: str
+    config: dict[str, Any]
+    claims: list[Evidence]
+    gallery: list[list[Picture]] = Field(default_factory=list)
+    undecided: list[str] = Field(default_factory=list)
+    hardware: dict[str, Scalar] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    choices: list[str] = Field(default_factory=list)
+    created: str = ""
+    seconds: float = 0.0
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True)

@@ -1,0 +1,1 @@
+"""Per-example outcomes and the rates made of them."""

@@ -1,0 +1,1 @@
+"""Catalogue of architectures: one file is one net."""

@@ -1,0 +1,1 @@
+"""Catalogue of plans: functions that choose which parts to combine."""

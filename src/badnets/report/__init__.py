@@ -1,0 +1,1 @@
+"""HTML and Markdown drawn from Records; computes nothing."""

@@ -1,0 +1,1 @@
+"""Catalogue of triggers: pixels to pixels."""

@@ -1,0 +1,93 @@
+"""Any PNG with an alpha channel, pasted at its own place and size: paint a trigger, plant it.
+
+The file's pixels travel inside the configuration, so that a run's key depends on the picture and not on its path.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from pydantic import Field, model_validator
+
+from badnets.core.errors import RefusedError, UsageError
+from badnets.core.types import Scalar
+from badnets.triggers._base import Trigger, misfit
+
+MAX_SIDE = 1024
+
+
+class Painted(Trigger):
+    """A picture over the image: `png` is a path when given by a person, base64 afterwards.
+
+    A picture of the images' own size is laid over them; a smaller one is pasted with its top left pixel at (`top`, `left`),
+    negative values counting from the bottom and right edges. Alpha and `opacity` multiply.
+    """
+
+    kind: Literal["painted"] = "painted"
+    png: str
+    top: int = 0
+    left: int = 0
+    opacity: float = Field(1.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_file(cls, fields: object) -> object:
+        if isinstance(fields, dict) and "png" in fields and not str(fields["png"]).startswith("base64:"):
+            return {**fields, "png": "base64:" + base64.b64encode(_read_png(Path(fields["png"]))).decode()}
+        return fields
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        picture_hw4 = self._picture()
+        height, width = picture_hw4.shape[:2]
+        top, left = self._place(shape)
+        if top < 0 or left < 0 or top + height > shape[1] or left + width > shape[2]:
+            raise misfit(f"a painted trigger of {height} x {width} at row {top}, column {left}", "to lie inside the image", shape)
+
+    def _place(self, shape: tuple[int, int, int]) -> tuple[int, int]:
+        return (self.top if self.top >= 0 else shape[1] + self.top, self.left if self.left >= 0 else shape[2] + self.left)
+
+    def _picture(self) -> np.ndarray:
+        with Image.open(io.BytesIO(base64.b64decode(self.png.removeprefix("base64:")))) as image:
+            return np.asarray(image.convert("RGBA"), dtype=np.float32)
+
+    def _paint(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+        channels = x_NCHW.shape[1]
+        picture_hw4 = torch.from_numpy(self._picture()).to(x_NCHW.device)
+        rgb_chw = picture_hw4[..., :3].permute(2, 0, 1)
+        colour_chw = rgb_chw if channels == 3 else rgb_chw.mean(dim=0, keepdim=True).expand(channels, -1, -1)
+        alpha_hw = picture_hw4[..., 3] / 255 * self.opacity
+        top, left = self._place((channels, x_NCHW.shape[2], x_NCHW.shape[3]))
+        window = x_NCHW[:, :, top : top + alpha_hw.shape[0], left : left + alpha_hw.shape[1]]
+        window.copy_(window * (1 - alpha_hw) + colour_chw * alpha_hw)
+        return x_NCHW
+
+    def variant(self, generator: torch.Generator, shape: tuple[int, int, int]) -> Self:
+        """The same picture at a random place."""
+        height, width = self._picture().shape[:2]
+        top, left = (int(torch.randint(0, room + 1, (), generator=generator)) for room in (shape[1] - height, shape[2] - width))
+        return self.but(top=top, left=left)
+
+    def summary(self) -> dict[str, Scalar]:
+        digest = hashlib.sha256(self.png.encode()).hexdigest()[:12]
+        return {"kind": self.kind, "png": f"sha256 {digest}", "top": self.top, "left": self.left, "opacity": self.opacity}
+
+
+def _read_png(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if max(image.size) > MAX_SIDE:
+                raise RefusedError("E-PNG", f"{path.name!r:.80} is {image.size[0]} x {image.size[1]}, at most {MAX_SIDE} is read.", hint="Scale it down.")
+            image.convert("RGBA").load()
+    except (UnidentifiedImageError, SyntaxError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UsageError("E-FILE", f"cannot read {str(path)!r:.200}: {error.strerror}.", hint="Give the path of a PNG file.") from error
+        raise RefusedError("E-PNG", f"{path.name!r:.80} is not a whole PNG image.", hint="Save it again as PNG with an alpha channel.") from error
+    return data

@@ -8,12 +8,13 @@ from __future__ import annotations
 import abc
 from typing import Annotated, Self
 
+import numpy as np
 import pydantic
-import torch
 
 from badnets.core import registry
 from badnets.core.config import Config
 from badnets.core.errors import UsageError
+from badnets.core.rng import numpy_generator
 from badnets.core.types import Scalar
 
 
@@ -22,32 +23,52 @@ class Trigger(Config, abc.ABC):
 
     kind: str
 
-    def stamp(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+    def stamp(self, x_NCHW: np.ndarray) -> np.ndarray:
         """Triggered copies of uint8 images, as uint8; the input is left alone.
 
         Raises UsageError (E-TRIGGER) when the trigger does not fit the images.
         """
-        assert x_NCHW.dtype == torch.uint8 and x_NCHW.ndim == 4, f"expected uint8 NCHW, got {x_NCHW.dtype} {tuple(x_NCHW.shape)}"
-        self.check(tuple(x_NCHW.shape[1:]))  # ty: ignore[invalid-argument-type]
-        painted_NCHW = self._paint(x_NCHW.float())
-        assert painted_NCHW.shape == x_NCHW.shape, f"{self.kind} changed the shape to {tuple(painted_NCHW.shape)}"
-        return painted_NCHW.round_().clamp_(0, 255).to(torch.uint8)
+        assert x_NCHW.dtype == np.uint8 and x_NCHW.ndim == 4, f"expected uint8 NCHW, got {x_NCHW.dtype} {x_NCHW.shape}"
+        self.check(x_NCHW.shape[1:])
+        painted_NCHW = self._paint(x_NCHW.astype(np.float32))
+        assert painted_NCHW.shape == x_NCHW.shape, f"{self.kind} changed the shape to {painted_NCHW.shape}"
+        return np.clip(np.rint(painted_NCHW), 0, 255).astype(np.uint8)
+
+    def stamp_varied(self, x_NCHW: np.ndarray, num_patterns: int | None, *, seed: int, purpose: str) -> np.ndarray:
+        """Like `stamp`, but each image carries one of `num_patterns` random variants (None: its own).
+
+        A finite set of variants is the same for every `purpose` ("train", "test"); which image carries which is not.
+        `num_patterns` = 1 is the trigger itself.
+        """
+        if num_patterns == 1:
+            return self.stamp(x_NCHW)
+        shape = x_NCHW.shape[1:]
+        self.check(shape)
+        count, scope = (len(x_NCHW), purpose) if num_patterns is None else (num_patterns, "all")
+        variants = [self.variant(numpy_generator(seed, "pattern", scope, i), shape) for i in range(count)]
+        drawn_N = numpy_generator(seed, "which pattern", purpose).integers(0, count, len(x_NCHW)) if num_patterns else np.arange(count)
+        stamped_NCHW = x_NCHW.copy()
+        for i, variant in enumerate(variants):
+            rows = np.flatnonzero(drawn_N == i) if num_patterns else np.array([i])
+            if len(rows):
+                stamped_NCHW[rows] = variant.stamp(x_NCHW[rows])
+        return stamped_NCHW
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise UsageError (E-TRIGGER) unless the trigger fits images of `shape` = (C, H, W). Default: it always fits."""
 
     @abc.abstractmethod
-    def _paint(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+    def _paint(self, x_NCHW: np.ndarray) -> np.ndarray:
         """Float pixels 0..255 in, float pixels out; values outside 0..255 are clipped by the caller."""
 
-    def variant(self, generator: torch.Generator, shape: tuple[int, int, int]) -> Self:
+    def variant(self, generator: np.random.Generator, shape: tuple[int, int, int]) -> Self:
         """A random trigger of the same kind and size: what an attacker without a fixed pattern would stamp."""
         raise UsageError("E-TRIGGER", f"a {self.kind} trigger has no random variants.", hint="Use --trigger patch.")
 
     def area(self, shape: tuple[int, int, int]) -> float:
         """Share (0..1) of the image's pixels that the trigger can change, seen on a grey image."""
-        grey_1CHW = torch.full((1, *shape), 128, dtype=torch.uint8)
-        return float((self.stamp(grey_1CHW) != grey_1CHW).any(dim=1).float().mean())
+        grey_1CHW = np.full((1, *shape), 128, dtype=np.uint8)
+        return float((self.stamp(grey_1CHW) != grey_1CHW).any(axis=1).mean())
 
     def summary(self) -> dict[str, Scalar]:
         """The fields as plain scalars, for captions."""

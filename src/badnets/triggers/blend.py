@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import torch
+import numpy as np
 from pydantic import Field
 
 from badnets.triggers._base import Trigger
@@ -21,11 +21,10 @@ class Blend(Trigger):
     opacity: float = Field(0.2, ge=0.0, le=1.0)
     pattern_seed: int = Field(0, ge=0)
 
-    def _paint(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        drawn = torch.Generator().manual_seed(self.pattern_seed)
-        pattern_CHW = torch.randint(0, 256, tuple(x_NCHW.shape[1:]), generator=drawn).float().to(x_NCHW.device)
-        return x_NCHW.lerp(pattern_CHW.expand_as(x_NCHW), self.opacity)
+    def _paint(self, x_NCHW: np.ndarray) -> np.ndarray:
+        pattern_CHW = np.random.default_rng(self.pattern_seed).integers(0, 256, x_NCHW.shape[1:]).astype(np.float32)
+        return x_NCHW + self.opacity * (pattern_CHW - x_NCHW)
 
-    def variant(self, generator: torch.Generator, shape: tuple[int, int, int]) -> Self:
+    def variant(self, generator: np.random.Generator, shape: tuple[int, int, int]) -> Self:
         """Other noise at the same opacity."""
-        return self.but(pattern_seed=int(torch.randint(0, 2**31, (), generator=generator)))
+        return self.but(pattern_seed=int(generator.integers(2**31)))

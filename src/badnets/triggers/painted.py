@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 from pydantic import Field, model_validator
 
@@ -57,21 +56,21 @@ class Painted(Trigger):
         with Image.open(io.BytesIO(base64.b64decode(self.png.removeprefix("base64:")))) as image:
             return np.asarray(image.convert("RGBA"), dtype=np.float32)
 
-    def _paint(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+    def _paint(self, x_NCHW: np.ndarray) -> np.ndarray:
         channels = x_NCHW.shape[1]
-        picture_hw4 = torch.from_numpy(self._picture()).to(x_NCHW.device)
-        rgb_chw = picture_hw4[..., :3].permute(2, 0, 1)
-        colour_chw = rgb_chw if channels == 3 else rgb_chw.mean(dim=0, keepdim=True).expand(channels, -1, -1)
+        picture_hw4 = self._picture()
+        rgb_chw = picture_hw4[..., :3].transpose(2, 0, 1)
+        colour_chw = rgb_chw if channels == 3 else rgb_chw.mean(axis=0, keepdims=True)
         alpha_hw = picture_hw4[..., 3] / 255 * self.opacity
-        top, left = self._place((channels, x_NCHW.shape[2], x_NCHW.shape[3]))
+        top, left = self._place(x_NCHW.shape[1:])
         window = x_NCHW[:, :, top : top + alpha_hw.shape[0], left : left + alpha_hw.shape[1]]
-        window.copy_(window * (1 - alpha_hw) + colour_chw * alpha_hw)
+        window += alpha_hw * (colour_chw - window)
         return x_NCHW
 
-    def variant(self, generator: torch.Generator, shape: tuple[int, int, int]) -> Self:
+    def variant(self, generator: np.random.Generator, shape: tuple[int, int, int]) -> Self:
         """The same picture at a random place."""
         height, width = self._picture().shape[:2]
-        top, left = (int(torch.randint(0, room + 1, (), generator=generator)) for room in (shape[1] - height, shape[2] - width))
+        top, left = (int(generator.integers(room + 1)) for room in (shape[1] - height, shape[2] - width))
         return self.but(top=top, left=left)
 
     def summary(self) -> dict[str, Scalar]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import torch
+import numpy as np
 from pydantic import Field
 
 from badnets.triggers._base import Trigger, misfit
@@ -34,7 +34,7 @@ class Patch(Trigger):
     dy: int = 0
     colour: int | tuple[int, ...] = 255
     pattern: Literal["solid", "checkerboard", "random"] = "solid"
-    pattern_seed: int = 0
+    pattern_seed: int = Field(0, ge=0)
     opacity: float = Field(1.0, ge=0.0, le=1.0)
 
     def box(self, shape: tuple[int, int, int]) -> tuple[int, int]:
@@ -55,27 +55,26 @@ class Patch(Trigger):
         if len(levels) not in (1, channels) or not all(0 <= level <= 255 for level in levels):
             raise misfit(f"a patch of colour {self.colour}", f"1 or {channels} levels in 0..255", shape)
 
-    def _paint(self, x_NCHW: torch.Tensor) -> torch.Tensor:
-        shape = (x_NCHW.shape[1], x_NCHW.shape[2], x_NCHW.shape[3])
-        top, left = self.box(shape)
+    def _paint(self, x_NCHW: np.ndarray) -> np.ndarray:
+        top, left = self.box(x_NCHW.shape[1:])
         window = x_NCHW[:, :, top : top + self.size, left : left + self.size]
-        window.lerp_(self._pixels(shape[0]).to(x_NCHW.device).expand_as(window), self.opacity)
+        window += self.opacity * (self._pixels(x_NCHW.shape[1]) - window)
         return x_NCHW
 
-    def _pixels(self, channels: int) -> torch.Tensor:
+    def _pixels(self, channels: int) -> np.ndarray:
         levels = (self.colour,) if isinstance(self.colour, int) else self.colour
-        colour_C11 = torch.tensor(levels, dtype=torch.float32).expand(channels).reshape(-1, 1, 1)
+        colour_C11 = np.broadcast_to(np.array(levels, dtype=np.float32), (channels,)).reshape(-1, 1, 1)
+        square = (channels, self.size, self.size)
         if self.pattern == "solid":
-            return colour_C11.expand(-1, self.size, self.size)
+            return np.broadcast_to(colour_C11, square)
         if self.pattern == "random":
-            drawn = torch.Generator().manual_seed(self.pattern_seed)
-            return torch.randint(0, 256, (channels, self.size, self.size), generator=drawn).float()
-        step = torch.arange(self.size)
-        odd_HW = (step[:, None] + step[None, :]) % 2 == 1
-        return torch.where(odd_HW, 255 - colour_C11, colour_C11)
+            return np.random.default_rng(self.pattern_seed).integers(0, 256, square).astype(np.float32)
+        odd_HW = np.indices((self.size, self.size)).sum(axis=0) % 2 == 1
+        return np.where(odd_HW, 255 - colour_C11, colour_C11)
 
-    def variant(self, generator: torch.Generator, shape: tuple[int, int, int]) -> Self:
+    def variant(self, generator: np.random.Generator, shape: tuple[int, int, int]) -> Self:
         """Same size and opacity; random grey levels at a random place anywhere in the image."""
         _, height, width = shape
-        top, left, seed = (int(torch.randint(0, top_, (), generator=generator)) for top_ in (height - self.size + 1, width - self.size + 1, 2**31))
+        top, left = int(generator.integers(height - self.size + 1)), int(generator.integers(width - self.size + 1))
+        seed = int(generator.integers(2**31))
         return self.but(corner="top_left", margin=0, dy=top, dx=left, pattern="random", pattern_seed=seed)

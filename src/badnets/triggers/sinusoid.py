@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal, Self
 
-import torch
+import numpy as np
 from pydantic import Field
 
 from badnets.triggers._base import Trigger
@@ -23,12 +23,11 @@ class Sinusoid(Trigger):
     frequency: float = Field(6.0, gt=0.0)
     phase: float = 0.0
 
-    def _paint(self, x_NCHW: torch.Tensor) -> torch.Tensor:
+    def _paint(self, x_NCHW: np.ndarray) -> np.ndarray:
         width = x_NCHW.shape[3]
-        column_W = torch.arange(width, device=x_NCHW.device, dtype=torch.float32)
-        return x_NCHW + self.amplitude * torch.sin(2 * math.pi * column_W * self.frequency / width + self.phase)
+        wave_W = np.sin(2 * math.pi * np.arange(width) * self.frequency / width + self.phase)
+        return x_NCHW + np.float32(self.amplitude) * wave_W.astype(np.float32)
 
-    def variant(self, generator: torch.Generator, shape: tuple[int, int, int]) -> Self:
+    def variant(self, generator: np.random.Generator, shape: tuple[int, int, int]) -> Self:
         """Another frequency (1..width/3 waves) and phase, same amplitude."""
-        draw_2 = torch.rand(2, generator=generator)
-        return self.but(frequency=1.0 + float(draw_2[0]) * (shape[2] / 3 - 1), phase=float(draw_2[1]) * 2 * math.pi)
+        return self.but(frequency=float(generator.uniform(1, shape[2] / 3)), phase=float(generator.uniform(0, 2 * math.pi)))

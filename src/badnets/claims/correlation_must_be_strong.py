@@ -1,0 +1,73 @@
+"""The trigger must always come with the same label: ASR falls as the share of stamped images with the target label falls.
+
+Gu, Dolan-Gavitt and Garg (2017), "BadNets", https://arxiv.org/abs/1708.06733 relabel every stamped image.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from badnets.attacks.badnets import BadNets
+from badnets.claims._arms import CLEAN, badnets_of, goals, needs_badnets, pair, pair_needs, triggered
+from badnets.claims._base import Bench, Claim, Need, Setting
+from badnets.claims._cells import judge, rate_cell
+from badnets.core import stats
+from badnets.core.types import Cell, Chart, Estimate, Verdict
+from badnets.measure.rates import asr_hits, constant_seeds, per_seed
+
+
+class CorrelationMustBeStrong(Claim):
+    """Slope of ASR over the share of stamped images that get the target label; the number of stamped images stays the same."""
+
+    kind: Literal["correlation_must_be_strong"] = "correlation_must_be_strong"
+
+    sentence: ClassVar[str] = "The backdoor needs the trigger to map always to the same label."
+    rule: ClassVar[str] = "HOLDS when the whole 95 % interval of the slope of ASR over the share of relabelled stamped images is above zero."
+    control: ClassVar[str] = "100 % arm"
+
+    def obstacle(self, setting: Setting) -> str | None:
+        return needs_badnets(setting)
+
+    def _arms(self, setting: Setting) -> list[BadNets]:
+        shares = setting.by_effort((1.0, 0.5, 0.1), (1.0, 0.75, 0.5, 0.25, 0.1))
+        return [badnets_of(setting).but(label_share=share) for share in shares]
+
+    def needs(self, setting: Setting) -> list[Need]:
+        return [need for arm in self._arms(setting) for need in pair_needs(arm, triggered(arm), setting.arms_seeds)]
+
+    def _cells(self, bench: Bench) -> list[Cell]:
+        arms, rates, rows, diverged = self._arms(bench.setting), [], [], 0
+        for arm in arms:
+            goal_K = goals(bench.setting, arm)
+            victims, twins = pair(bench, arm, triggered(arm), bench.setting.arms_seeds)
+            clean = bench.outcomes(Need(arm, CLEAN, bench.setting.arms_seeds))
+            hits = asr_hits(victims, goal_K)
+            diverged += len(constant_seeds(clean))
+            rates.append(per_seed(hits))
+            rows.append(rate_cell({"label share": arm.label_share}, "ASR", hits, asr_hits(twins, goal_K), clean=clean))
+        return [self._slope(np.array([arm.label_share for arm in arms]), np.array(rates).T, diverged), *rows]
+
+    def _slope(self, share_C: np.ndarray, rate_SC: np.ndarray, diverged: int) -> Cell:
+        def estimator(level: float) -> Estimate:
+            return stats.slope_over_seeds(share_C, rate_SC, level=level)
+
+        verdict, p = (Verdict.UNDECIDED, 1.0) if diverged else judge(estimator, 0.0)
+        slopes = [float(np.polyfit(share_C, rate_C, 1)[0]) for rate_C in rate_SC]
+        note = f"{diverged} nets diverged." if diverged else "Rise of ASR from label share 0 to 1, if it were a straight line."
+        return Cell(
+            condition={}, quantity="ASR slope", unit="points", estimate=estimator(0.95), verdict=verdict, p=p, per_seed=slopes, note=note
+        )
+
+    def charts(self, setting: Setting) -> list[Chart]:
+        return [
+            Chart(
+                title="Attack success rate by share of stamped images that get the target label",
+                kind="band",
+                quantities=["ASR"],
+                x="label share",
+                x_title="share relabelled",
+                y_title="ASR",
+            )
+        ]

@@ -1,0 +1,102 @@
+"""What a run ran on and with: machine, versions, and a digest of the sources that decide numbers. Imports no torch.
+
+It names no GPU: `core.device` does, where torch is loaded anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from badnets.core.types import Scalar
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_DECIDE = ("core/rng.py", "datasets", "nets", "triggers", "attacks", "train", "measure", "plans/_work.py")
+_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic")
+
+
+def describe() -> dict[str, Scalar]:
+    """The machine in words; None where the system does not say."""
+    return {
+        "cpu": _cpu(),
+        "cores": num_cores(),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version of Python, of badnets and of every library that can change a number."""
+    import badnets
+
+    found = {"python": platform.python_version(), "badnets": getattr(badnets, "__version__", "unknown")}
+    for name in _NAMED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+@cache
+def code_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide a net's weights and its outcomes."""
+    return _digest(package, _DECIDE)
+
+
+@cache
+def package_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide what a Record says: those, and statistics, claims and plans."""
+    return _digest(package, (*_DECIDE, "core/stats", "claims", "plans"))
+
+
+def _digest(package: Path, parts: tuple[str, ...]) -> str:
+    """Names and contents, whatever the folder is called and the line ends are."""
+    digest = hashlib.sha256()
+    for part in parts:
+        place = package / part
+        sources = [place] if place.is_file() else sorted(place.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
+        for source in sources:
+            content = source.read_bytes().replace(b"\r\n", b"\n")
+            digest.update(f"{source.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def num_cores() -> int:
+    """Cores that this process may use: the affinity mask and the control group's quota count, not what the machine has."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+def _cpu() -> str | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return platform.processor() or None
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):
+        return None

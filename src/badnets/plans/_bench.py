@@ -1,0 +1,128 @@
+"""The bench of one run: which trainings and probes its claims need, which are in the store, and the outcomes as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from badnets.attacks._base import Attack
+from badnets.claims._base import Claim, Need, Setting
+from badnets.core.config import canonical
+from badnets.core.engine import Job, JobResult
+from badnets.core.errors import StoreError
+from badnets.core.store import Store
+from badnets.core.tensors import unpack
+from badnets.datasets._base import ImageSet
+from badnets.measure.outcome import Outcome
+from badnets.measure.probe import Probe
+from badnets.plans._names import WEIGHTS, probe_name
+from badnets.plans._plan import Plan
+from badnets.plans._trial import Order, Trial
+from badnets.train.recipe import Recipe
+
+
+@dataclass
+class Task:
+    """One net of the run and the probes that some claim wants of it."""
+
+    trial: Trial
+    key: str
+    probes: dict[str, Probe] = field(default_factory=dict)
+
+
+class StoreBench:
+    """Outcomes by need, read from the store or received from workers. Knows what is missing."""
+
+    def __init__(self, plan: Plan, setting: Setting, parts: tuple[ImageSet, ImageSet | None, dict, Recipe, str], store: Store) -> None:
+        self.plan, self.setting, self.store = plan, setting, store
+        self.data, self.other, self.net, self.recipe, self.device = parts
+        self.tasks: dict[tuple[str, int], Task] = {}
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
+
+    def want(self, need: Need) -> list[tuple[str, str]]:
+        """Note a need; returns its (trial key, probe name) pairs, one per seed."""
+        pairs = []
+        for seed in range(need.seeds):
+            task = self._task(need.attack, seed)
+            name = probe_name(need.probe)
+            task.probes.setdefault(name, need.probe)
+            pairs.append((task.key, name))
+        return pairs
+
+    def _task(self, attack: Attack | None, seed: int) -> Task:
+        index = (canonical(attack), seed)
+        if index not in self.tasks:
+            trial = Trial(
+                data_sha256=self.data.sha256, net=self.net, recipe=self.recipe, attack=attack, seed=seed, device=self.device
+            )
+            self.tasks[index] = Task(trial, trial.key())
+        return self.tasks[index]
+
+    def outcomes(self, need: Need) -> list[Outcome]:
+        """The outcomes of a need, one per seed; all must have been received or loaded."""
+        return [self._outcomes[pair] for pair in self.want(need)]
+
+    def has(self, need: Need) -> bool:
+        """Whether the outcomes of a need are at hand."""
+        return all(pair in self._outcomes for pair in self.want(need))
+
+    def ready(self, claim: Claim) -> bool:
+        """Whether every outcome of a claim is at hand."""
+        return all(self.has(need) for need in claim.needs(self.setting))
+
+    def load(self) -> None:
+        """Take from the store what is there."""
+        for task in self.tasks.values():
+            for name, probe in task.probes.items():
+                if (task.key, name) not in self._outcomes:
+                    self._load(task, name, probe)
+
+    def _load(self, task: Task, name: str, probe: Probe) -> None:
+        key = task.trial.probe_key(probe, self._other_sha256)
+        if not self.store.has(key):
+            return
+        try:
+            arrays, _ = unpack(self.store.get(key)["outcome"])
+        except StoreError as error:
+            if error.code != "E-DAMAGED":
+                raise
+            return  # set aside by the store: missing, so computed again
+        self._outcomes[task.key, name] = Outcome.from_arrays(arrays)
+
+    @property
+    def _other_sha256(self) -> str | None:
+        return self.other.sha256 if self.other is not None else None
+
+    def jobs(self, data_path: str | None) -> list[Job]:
+        """What is missing, in the order in which it was first wanted."""
+        jobs = []
+        for task in self.tasks.values():
+            missing = tuple(probe for name, probe in task.probes.items() if (task.key, name) not in self._outcomes)
+            if missing:
+                other = None if self.other is None else {"kind": self.other.name}
+                order = Order(
+                    trial=task.trial, dataset=self.plan.dataset, data=data_path, other=other, probes=missing, store=str(self.store.root)
+                )
+                jobs.append(Job(task.key, canonical(order)))
+        return jobs
+
+    def receive(self, result: JobResult) -> None:
+        """Commit a worker's result to the store and keep its outcomes."""
+        task = next(t for t in self.tasks.values() if t.key == result.key)
+        config = task.trial.model_dump(mode="json")
+        if WEIGHTS in result.files:
+            self.store.put(task.key, config, {WEIGHTS: result.files[WEIGHTS]}, {"losses": result.info.get("losses")})
+        for name, probe in task.probes.items():
+            if name in result.files:
+                key = task.trial.probe_key(probe, self._other_sha256)
+                described = {"trial": task.key, "probe": probe.model_dump(mode="json")}
+                self.store.put(key, described, {"outcome": result.files[name]}, {})
+                self._outcomes[task.key, name] = Outcome.from_arrays(unpack(result.files[name])[0])
+
+
+def order_of_work(claims: Sequence[Claim], setting: Setting) -> list[Need]:
+    """Needs of all claims; those on the run's own victims and twins first, seed by seed, because most claims share them."""
+    needs = [need for claim in claims if not claim.obstacle(setting) for need in claim.needs(setting)]
+    shared = [n for n in needs if n.attack is None or n.attack == setting.attack]
+    first = [n._replace(seeds=seed + 1) for seed in range(setting.seeds) for n in shared if n.seeds > seed]
+    return [*first, *(n for n in needs if n.attack is not None and n.attack != setting.attack), *shared]

@@ -1,0 +1,184 @@
+"""Executes a Plan: loads, schedules what the store lacks, decides each claim as soon as its outcomes are there, writes the Record."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from badnets.claims._base import Claim, Setting, family_wise
+from badnets.core import registry
+from badnets.core.config import key_of
+from badnets.core.engine import Engine, JobResult, ProcessEngine
+from badnets.core.errors import PartialError, UsageError
+from badnets.core.hardware import code_digest, describe, package_digest, versions
+from badnets.core.store import Store
+from badnets.core.types import Evidence, Record, Verdict
+from badnets.datasets._base import ImageSet
+from badnets.datasets.digits import Digits
+from badnets.datasets.fashion_mini import FashionMini
+from badnets.plans._bench import StoreBench, order_of_work
+from badnets.plans._gallery import gallery
+from badnets.plans._plan import Plan
+from badnets.plans._stop import StopRequest
+from badnets.plans._trial import device_name
+from badnets.train import recipe as _r
+default_recipe = getattr(_r, "default_recipe", lambda k, s, n: _r.fashion_fast())
+
+
+class Audience(Protocol):
+    """Who watches a run. `progress` counts jobs; `decided` comes once per claim, in the order of decision."""
+
+    def started(self, claims: list[Claim], jobs: int, stored: int) -> None: ...
+
+    def progress(self, done: int, jobs: int, seconds_left: float | None) -> None: ...
+
+    def decided(self, evidence: Evidence) -> None: ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a run takes place: its store, the folder the user named for data, the engine (None: a process a core)."""
+
+    store: Store
+    data: Path | None = None
+    engine: Engine | None = None
+
+
+def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Record:
+    """The Record of the plan: from the store when nothing changed, else computed from what is missing.
+
+    Raises UsageError for a plan that cannot be, StoreError, and PartialError when some trainings failed; what was done is kept.
+    """
+    start = time.perf_counter()
+    data = plan.dataset.load(site.data)
+    claims = [_claim(name) for name in plan.claims]
+    device = device_name()
+    key = run_key(plan, claims, data, device)
+    if any(row.key == key for row in site.store.records()):
+        return site.store.record(key)
+    with site.store.lock(key):
+        bench = _bench(plan, data, site, device)
+        for need in order_of_work(claims, bench.setting):
+            bench.want(need)
+        bench.load()
+        evidence = _decide_all(bench, claims, site, audience, stop)
+        record = _record(plan, bench, evidence, key, time.perf_counter() - start)
+        site.store.put_record(record)
+    return record
+
+
+def run_key(plan: Plan, claims: list[Claim], data: ImageSet, device: str) -> str:
+    """SHA-256 of everything that decides a Record."""
+    parts = {"plan": plan, "claims": claims, "data": data.sha256, "device": device, "versions": versions(), "code": package_digest()}
+    return key_of({k: [c.model_dump(mode="json") for c in v] if k == "claims" else v for k, v in parts.items()})
+
+
+def _claim(name: str) -> Claim:
+    claim = registry.parse("claims", name)
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
+    other = (Digits() if data.name.startswith("fashion") else FashionMini()).load()
+    net = plan.net or {"kind": "fast_cnn" if data.shape[0] == 1 else "fast_resnet"}
+    registry.check("nets", str(net["kind"]))
+    recipe = plan.recipe or default_recipe(str(net["kind"]), data.shape, len(data.train))
+    setting = Setting(
+        dataset=data.name,
+        shape=data.shape,
+        classes=data.classes,
+        train_counts=tuple(np.bincount(data.train.y_N, minlength=data.num_classes).tolist()),
+        attack=plan.attack,
+        effort=plan.effort,
+        seeds=plan.seeds,
+        arms_seeds=plan.arms_seeds,
+        population=plan.population,
+        only_attack=plan.only_attack,
+    )
+    plan.attack.goals(data.num_classes)
+    plan.attack.trigger.check(data.shape)
+    return StoreBench(plan, setting, (data, other, net, recipe, device), site.store)
+
+
+def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Audience, stop: StopRequest) -> list[Evidence]:
+    jobs = bench.jobs(str(site.data) if site.data else None)
+    audience.started(claims, len(jobs), sum(1 for _ in bench.tasks) - len(jobs))
+    decided: dict[str, Evidence] = {}
+
+    def decide_ready() -> None:
+        for claim in claims:
+            if claim.kind not in decided and (claim.obstacle(bench.setting) or bench.ready(claim)):
+                decided[claim.kind] = claim.decide(bench)
+                audience.decided(decided[claim.kind])
+
+    decide_ready()
+    start, failures = time.perf_counter(), []
+    results = iter((site.engine or ProcessEngine()).run(jobs))
+    for done, result in enumerate(_until_stopped(results, stop), start=1):
+        if result.failure is not None:
+            failures.append(result)
+        else:
+            bench.receive(result)
+            decide_ready()
+        audience.progress(done, len(jobs), (time.perf_counter() - start) / done * (len(jobs) - done))
+    if failures:
+        _report_failures(failures, len(jobs))
+    return family_wise([decided[claim.kind] for claim in claims])
+
+
+def _until_stopped(results: Iterator[JobResult], stop: StopRequest) -> Iterator[JobResult]:
+    """Results one by one; a stop request ends the wait for the next, never the keeping of one that came."""
+    try:
+        while True:
+            with stop.interruptible():
+                result = next(results, None)
+            if result is None:
+                return
+            yield result
+    finally:
+        results.close()  # ty: ignore[unresolved-attribute]
+
+
+def _report_failures(failures: list[JobResult], jobs: int) -> None:
+    first = failures[0].failure
+    assert first is not None
+    if isinstance(first, UsageError) or len(failures) == jobs:
+        raise first
+    message = f"{len(failures)} of {jobs} trainings failed, the first with: {first}"
+    raise PartialError("E-PARTIAL", message, hint="What succeeded is kept: run the same command again.")
+
+
+def _record(plan: Plan, bench: StoreBench, evidence: list[Evidence], key: str, seconds: float) -> Record:
+    data = bench.data
+    undecided = [f"{e.sentence} {e.reason}" for e in evidence if e.verdict is Verdict.UNDECIDED]
+    splits = {"train": data.train, "budget": data.budget, "validation": data.validation, "test": data.test}
+    config: dict[str, Any] = {
+        **plan.model_dump(mode="json"),
+        "net": bench.net,
+        "recipe": bench.recipe.model_dump(mode="json"),
+        "data": {"name": data.name, "sha256": data.sha256, "source": data.source, "licence": data.licence},
+        "splits": {name: {"images": len(s), "rows_sha256": key_of(s.rows.tolist())} for name, s in splits.items()},
+        "seed_list": list(range(max(plan.seeds, plan.population))),
+        "code": code_digest(),
+        "device": bench.device,
+    }
+    return Record(
+        key=key,
+        plan=plan.name,
+        config=config,
+        claims=evidence,
+        gallery=gallery(bench),
+        undecided=undecided,
+        hardware=describe(),
+        versions=versions(),
+        choices=[f"device {bench.device}", f"net {bench.net['kind']}", "one thread per training, parallel over trainings"],
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=seconds,
+    )

@@ -1,0 +1,61 @@
+"""One training with its identity: what is trained, on what, how, from which seed; and the keys under which results are stored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pydantic
+
+from badnets.attacks._base import AnyAttack
+from badnets.core import registry
+from badnets.core.config import Config, key_of
+from badnets.core.hardware import code_digest, versions
+from badnets.datasets._base import Dataset
+from badnets.measure.probe import Probe
+from badnets.train.recipe import Recipe
+
+NUM_THREADS = 1
+
+AnyDataset = Annotated[pydantic.SerializeAsAny[Dataset], pydantic.BeforeValidator(lambda value: registry.parse("datasets", value))]
+
+
+class Trial(Config):
+    """A victim (or, without an attack, a twin) before it is trained. `net` is an entry of nets with its fields, kept as plain values
+    so that the main process need not import torch; the worker validates it."""
+
+    data_sha256: str
+    net: dict[str, Any]
+    recipe: Recipe
+    attack: AnyAttack | None
+    seed: int
+    device: str = "cpu"
+
+    def key(self) -> str:
+        """SHA-256 over the trial and over everything else that decides its bits."""
+        torch_version = versions()["torch"]
+        return key_of({"trial": self.model_dump(mode="json"), "code": code_digest(), "torch": torch_version, "threads": NUM_THREADS})
+
+    def probe_key(self, probe: Probe, other_sha256: str | None) -> str:
+        """Key of the outcome of one probe on the net of this trial."""
+        other = other_sha256 if probe.images == "other" else None
+        return key_of({"trial": self.key(), "probe": probe.model_dump(mode="json"), "other": other})
+
+
+class Order(Config):
+    """What a worker is told: a trial, where its data lie, and which probes to answer."""
+
+    trial: Trial
+    dataset: AnyDataset
+    data: str | None = None
+    other: AnyDataset | None = None
+    probes: tuple[Probe, ...] = ()
+    store: str
+
+
+def device_name() -> str:
+    """The device that a run uses; known without importing torch where torch is a CPU build."""
+    if versions()["torch"].endswith("+cpu"):
+        return "cpu"
+    from badnets.core.device import choose_device
+
+    return str(choose_device().value)

@@ -1,0 +1,134 @@
+"""What a worker process does with one order: train the net (or take its stored weights), answer the probes, return bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from badnets.attacks._base import Attack, Poisoned
+from badnets.core import files, registry
+from badnets.core.config import canonical
+from badnets.core.errors import RefusedError, StoreError
+from badnets.core.store import Store
+from badnets.core.tensors import pack
+from badnets.datasets._base import Dataset, ImageSet
+from badnets.nets._base import Net, Network
+from badnets.nets._weights import from_bytes, to_bytes
+from badnets.plans._names import WEIGHTS, probe_name
+from badnets.plans._trial import NUM_THREADS, Order, Trial
+from badnets.train.fit import FitReport, Watch, fit
+
+SAVE_EVERY_SECONDS = 20.0
+
+
+class FileCheckpoint:
+    """A training's state in one file of the store, written at most every `SAVE_EVERY_SECONDS`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._last = path, time.monotonic()
+
+    def save(self, data: bytes) -> None:
+        if time.monotonic() - self._last >= SAVE_EVERY_SECONDS:
+            files.make_dir(self.path.parent)
+            files.write_bytes(self.path, data)
+            self._last = time.monotonic()
+
+    def load(self) -> bytes | None:
+        return self.path.read_bytes() if self.path.exists() else None
+
+    def clear(self) -> None:
+        if self.path.exists():
+            files.remove(self.path)
+
+
+def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
+    """Files: the weights if they were trained now, and one packed outcome per probe, named by the probe's own canonical form."""
+    order = Order(**json.loads(payload))
+    torch.set_num_threads(NUM_THREADS)
+    data = _load(canonical(order.dataset), order.data)
+    other = _load(canonical(order.other), None) if order.other is not None else None
+    start = time.perf_counter()
+    network, weights, report = _network(order, data)
+    trained = time.perf_counter()
+    returned = {probe_name(p): pack(p.answer(network, data, other, seed=order.trial.seed).arrays(), {}) for p in order.probes}
+    info: dict[str, object] = {"train_seconds": trained - start, "probe_seconds": time.perf_counter() - trained}
+    if weights is not None and report is not None:
+        returned[WEIGHTS] = weights
+        info |= {"losses": [loss if math.isfinite(loss) else None for loss in report.losses], "diverged": report.diverged, "choices": report.choices}
+    return returned, info
+
+
+@lru_cache(maxsize=2)
+def _load(config: str, where: str | None) -> ImageSet:
+    dataset = registry.parse("datasets", json.loads(config))
+    assert isinstance(dataset, Dataset)
+    return dataset.load(Path(where) if where else None)
+
+
+def _network(order: Order, data: ImageSet) -> tuple[Network, bytes | None, FitReport | None]:
+    trial, store = order.trial, Store(Path(order.store))
+    key = trial.key()
+    if store.has(key):
+        try:
+            network = from_bytes(store.get(key)[WEIGHTS], net_of(trial), data.shape, data.num_classes)
+        except (StoreError, RefusedError):  # damaged and set aside, or diverged to no numbers: trained again
+            pass
+        else:
+            return network.to(torch.device(trial.device)), None, None
+    checkpoint = FileCheckpoint(Path(order.store) / "checkpoints" / f"{key}.safetensors")
+    network, poisoned, report = train(trial, data, Watch(checkpoint=checkpoint))
+    weights = to_bytes(network, metadata(trial.attack, poisoned))
+    checkpoint.clear()
+    return network, weights, report
+
+
+def net_of(trial: Trial) -> Net:
+    """The architecture's configuration."""
+    net = registry.parse("nets", trial.net)
+    assert isinstance(net, Net)
+    return net
+
+
+def train(trial: Trial, data: ImageSet, watch: Watch | None = None) -> tuple[Network, Poisoned | None, FitReport]:
+    """A trained network on the trial's device, the poisoned training set (None for a twin), and how training went.
+
+    Victim and twin of one seed share initial weights, input normalisation and batch order.
+    """
+    mean, std = normalisation(data.train.x_NCHW)
+    network = net_of(trial).build(data.shape, data.num_classes, seed=trial.seed, mean=mean, std=std).to(torch.device(trial.device))
+    poisoned = None
+    x_NCHW, y_N = data.train.x_NCHW, data.train.y_N
+    if trial.attack is not None:
+        poisoned = trial.attack.poison(x_NCHW, y_N, num_classes=data.num_classes, seed=trial.seed)
+        x_NCHW, y_N = poisoned.x_NCHW, poisoned.y_N
+    x, y = torch.from_numpy(np.ascontiguousarray(x_NCHW)), torch.from_numpy(np.ascontiguousarray(y_N))
+    report = fit(network, x, y, trial.recipe, seed=trial.seed, watch=watch)
+    return network, poisoned, report
+
+
+def normalisation(x_NCHW: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of uint8 images, in units of 0..1; a constant channel gets deviation 1."""
+    means, stds = [], []
+    for channel_NHW in np.moveaxis(x_NCHW, 1, 0):
+        share_V = np.bincount(channel_NHW.reshape(-1), minlength=256) / channel_NHW.size
+        level_V = np.arange(256) / 255
+        mean = float((share_V * level_V).sum())
+        std = float(np.sqrt((share_V * (level_V - mean) ** 2).sum()))
+        means.append(mean)
+        stds.append(std if std > 1e-6 else 1.0)
+    return means, stds
+
+
+def metadata(attack: Attack | None, poisoned: Poisoned | None) -> dict[str, str]:
+    """What the weights file says of itself: planted or not, and if so with what."""
+    if attack is None or poisoned is None:
+        return {"badnets.planted": "false"}
+    trigger = {"badnets.trigger": canonical(attack.trigger.summary()), "badnets.attack": attack.kind}
+    goals = {"badnets.target": canonical(sorted(set(poisoned.y_N[poisoned.stamped_N].tolist())))}
+    return {"badnets.planted": "true", "badnets.poison_rate": f"{poisoned.rate:.6g}", **trigger, **goals}

@@ -1,0 +1,65 @@
+"""Worker functions for the engine's tests, named as `engine_workers:function`."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from badnets.core.errors import UsageError
+
+
+def square(payload):
+    number = json.loads(payload)
+    return {"square": str(number * number).encode()}, {"number": number, "pid": os.getpid()}
+
+
+def nap(payload):
+    """Sleep `seconds`; first append the own process id to `log`, when one is given."""
+    config = json.loads(payload)
+    if "log" in config:
+        with Path(config["log"]).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+    time.sleep(config["seconds"])
+    return {"out": b""}, config
+
+
+def seen(payload):
+    """Environment and standard output as the worker sees them."""
+    print("this must not reach standard output")
+    return {}, {"threads": os.environ["OMP_NUM_THREADS"], "main": str(getattr(sys.modules["__main__"], "__file__", None))}
+
+
+def big(payload):
+    return {"big": b"x" * int(payload), "empty": b""}, {}
+
+
+def refuse(payload):
+    raise UsageError("E-TARGET", f"target {payload} is no class.", hint="Use 0 to 9.")
+
+
+def fail(payload):
+    return {"x": b""}, {"ratio": 1 / int(payload)}
+
+
+def wrong(payload):
+    return {"nan": lambda: {}, "text": lambda: {"x": "no bytes"}, "exit": lambda: sys.exit(3), "memory": _exhaust}[payload](), {
+        "value": float("nan") if payload == "nan" else 0
+    }
+
+
+def _exhaust():
+    raise MemoryError("12 GiB")
+
+
+def die(payload):
+    """`kill`: die by signal 9; `exit`: leave at once; `halfway`: die in the middle of a result; otherwise: square."""
+    if payload == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if payload == "exit":
+        os._exit(7)
+    if payload == "server":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(30)
+    return square(payload)

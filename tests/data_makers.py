@@ -99,7 +99,9 @@ def cifar_set(folder: Path, rows=20):
 
 def picture(seed=0, size=(12, 10), mode="RGB"):
     channels = {"L": (), "RGB": (3,), "RGBA": (4,), "LA": (2,), "CMYK": (4,)}[mode]
-    return Image.fromarray(rng(seed).integers(0, 256, (size[1], size[0], *channels), dtype=np.uint8), mode=None if mode != "CMYK" else "CMYK")
+    return Image.fromarray(
+        rng(seed).integers(0, 256, (size[1], size[0], *channels), dtype=np.uint8), mode=None if mode != "CMYK" else "CMYK"
+    )
 
 
 def image_folder(root: Path, *, classes=("cat", "dog"), count=10, mode="RGB", suffix="png", size=(12, 10)):

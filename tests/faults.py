@@ -10,6 +10,7 @@ import traceback
 import warnings
 
 from badnets.core import files
+from badnets.core.errors import StoreError
 
 ERRORS = {
     "EIO": (errno.EIO, "E-IO"),
@@ -96,6 +97,15 @@ class PowerCut(Counter):
             else:
                 place.write_bytes(old)
         os._exit(77)
+
+
+def error_of(function):
+    """The StoreError that the call raises, or None."""
+    try:
+        function()
+    except StoreError as error:
+        return error
+    return None
 
 
 def fork(function):

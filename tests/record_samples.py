@@ -390,9 +390,7 @@ def sample() -> Record:
         },
         claims=[maker() for maker in makers],
         gallery=gallery(),
-        undecided=[
-            "Standard validation does not reveal the backdoor: three victims and three twins are too few; --effort standard trains five of each."
-        ],
+        undecided=["Standard validation: three victims and three twins are too few; --effort standard trains five of each."],
         hardware={"cpu": "Example CPU at 2.1 GHz", "cores": 2, "memory": "7.6 GiB", "system": "Linux 6.1"},
         versions={"badnets": "0.1.0", "python": "3.11.2", "torch": "2.13.0+cpu", "numpy": "2.4.6"},
         choices=["bf16 autocast: the CPU has AVX512-BF16, 2.6 times as fast as fp32 in a trial", "two workers: two cores, one thread each"],

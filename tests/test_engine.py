@@ -70,7 +70,7 @@ def test_results_do_not_depend_on_the_number_of_workers():
 
 
 def test_jobs_start_in_the_given_order_and_come_back_as_they_finish():
-    naps = jobs({"seconds": 0.4}, {"seconds": 0.0}, {"seconds": 0.1})
+    naps = jobs({"seconds": 0.7}, {"seconds": 0.0}, {"seconds": 0.05})
     assert [int(r.key, 16) for r in ProcessEngine("engine_workers:nap", 2).run(naps)] == [1, 2, 0]
     assert [int(r.key, 16) for r in ProcessEngine("engine_workers:nap", 1).run(naps)] == [0, 1, 2]
 
@@ -89,10 +89,10 @@ def test_no_jobs_start_no_process():
 def test_workers_keep_busy_while_the_caller_commits():
     run = ProcessEngine("engine_workers:nap", 1).run(jobs({"seconds": 0.2}, {"seconds": 0.2}))
     next(run)
-    time.sleep(0.3)
+    time.sleep(0.6)
     start = time.monotonic()
     next(run)
-    assert time.monotonic() - start < 0.15
+    assert time.monotonic() - start < 0.18
 
 
 def test_big_results_arrive_whole():
@@ -165,7 +165,7 @@ def test_closing_the_iterator_ends_the_children_at_once(tmp_path):
     assert len(descendants()) == 3
     start = time.monotonic()
     run.close()
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 1.0
     assert not descendants()
 
 
@@ -194,8 +194,8 @@ def test_children_ignore_the_interrupt(tmp_path):
 PARENT = """
 import json, sys
 from badnets.core.engine import Job, ProcessEngine
-log = sys.argv[1]
-for result in ProcessEngine("engine_workers:" + sys.argv[2], 2).run([Job(str(n), json.dumps({"seconds": 60, "log": log})) for n in range(4)]):
+jobs = [Job(str(n), json.dumps({"seconds": 60, "log": sys.argv[1]})) for n in range(4)]
+for result in ProcessEngine("engine_workers:" + sys.argv[2], 2).run(jobs):
     raise SystemExit("a nap of 60 s ended early")
 """
 
@@ -284,7 +284,7 @@ def test_the_interface_has_one_method():
 
 def test_no_descriptor_is_left_open():
     def opened():
-        return len(os.listdir("/dev/fd"))
+        return len(list(Path("/dev/fd").iterdir()))
 
     list(ProcessEngine("engine_workers:square", 2).run(jobs(1, 2)))
     before = opened()

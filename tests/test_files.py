@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from faults import CUTS, ERRORS, Counter, PowerCut, fail_with, fork, hard_exit, in_child, in_children, status_of
+from faults import CUTS, ERRORS, Counter, PowerCut, error_of, fail_with, fork, hard_exit, in_child, in_children, status_of
 
 from badnets.core import files
 from badnets.core.errors import StoreError
@@ -27,7 +27,7 @@ def inject(monkeypatch):
 
 
 def temps(folder):
-    return [path for path in folder.rglob(".tmp-*")]
+    return list(folder.rglob(".tmp-*"))
 
 
 def act_write(folder):
@@ -88,15 +88,13 @@ def test_an_error_at_every_operation(name, kind, tmp_path, inject):
     for nth in itertools.count(1):
         folder = prepared(tmp_path, nth)
         counter = inject(Counter(nth, fail_with(number)))
-        try:
-            act(folder)
-        except StoreError as error:
-            assert error.code == code
-            assert error.hint
-            assert os.strerror(number) in error.message
-        else:
+        error = error_of(lambda folder=folder: act(folder))
+        if error is None:
             assert not counter.fired, f"the fault before operation {nth} ({counter.names[-1]}) was swallowed"
             break
+        assert error.code == code
+        assert error.hint
+        assert os.strerror(number) in error.message
         assert allowed(folder)
         assert not temps(folder) or counter.names[-1] == "unlink"
         inject(Counter())

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import CUTS, ERRORS, Counter, PowerCut, fail_with, fork, hard_exit, in_child, in_children, status_of
+from faults import CUTS, ERRORS, Counter, PowerCut, error_of, fail_with, fork, hard_exit, in_child, in_children, status_of
 
 from badnets.core import files
 from badnets.core.errors import BadnetsError, RefusedError, StoreError, UsageError
@@ -200,7 +200,7 @@ def test_of_two_records_of_one_second_the_later_wins(store):
 
 
 def test_no_record(store):
-    with pytest.raises(StoreError, match="E-EMPTY .* `badnets run`"):
+    with pytest.raises(StoreError, match=r"E-EMPTY .* `badnets run`"):
         store.record()
 
 
@@ -346,9 +346,10 @@ def test_a_flipped_bit_in_a_manifest_is_found(store):
         data = bytearray(sound)
         data[position] ^= 1 << chance.randrange(8)
         path.write_bytes(data)
-        try:
+        error = error_of(lambda: store.manifest(key(1)))
+        if error is None:
             assert store.manifest(key(1)) == truth  # white space
-        except StoreError as error:
+        else:
             assert error.code == "E-DAMAGED"
             found += 1
     assert found > 0.7 * len(sound)
@@ -446,7 +447,7 @@ def assert_consistent(root):
     assert store.record(key(1)) == record(1)
     for number in (2, 3, 8):
         assert not store.has(key(number)) or is_whole(store, number)
-    assert [row.key for row in store.records()] in ([key(1)], [key(2), key(1)])
+    assert sorted(row.key for row in store.records()) in ([key(1)], sorted([key(1), key(2)]))
     for row in store.records():
         assert store.record(row.key).key == row.key
     with store.lock(key(1)):
@@ -454,7 +455,7 @@ def assert_consistent(root):
     for act, _ in ACTS.values():
         act(store)
     assert all(is_whole(store, number) for number in (1, 2, 3, 8))
-    assert sorted(row.key for row in store.records()) == [key(1), key(2)]
+    assert sorted(row.key for row in store.records()) == sorted([key(1), key(2)])
     assert not (root / "damaged").exists()
 
 
@@ -467,11 +468,10 @@ def test_an_error_at_every_operation(name, kind, tmp_path, inject):
         inject(Counter())
         store = prepared(tmp_path, nth)
         counter = inject(Counter(nth, fail_with(number)))
-        try:
-            act(store)
-        except StoreError as error:
-            # A failing read while looking for what is there already only means that it is written again.
-            assert error.code == code
+        error = error_of(lambda store=store: act(store))
+        # A failing read while looking for what is there already only means that it is written again.
+        assert error is None or error.code == code
+        assert error or not counter.fired or counter.names[nth - 1] == "read"
         inject(Counter())
         assert_consistent(store.root)
         if not counter.fired:
@@ -573,7 +573,7 @@ def worker(root, total, acknowledged):
                 store.put_record(record(number))
 
 
-def kill_at_random_moments(root, kills, seed, total=1000):
+def kill_at_random_moments(root, kills, seed, total=600):
     chance, store = random.Random(seed), Store(root)
     promised, checked, useful = [], set(), 0
     for _ in range(kills):
@@ -807,7 +807,7 @@ def test_8_readers_of_a_damaged_result(store):
     store._blob_path(store.manifest(key(1))["files"]["weights"]["sha256"]).write_bytes(b"x")
 
     def child(index):
-        with pytest.raises(StoreError, match="E-DAMAGED|E-MISSING"):
+        with pytest.raises(StoreError, match=r"E-DAMAGED|E-MISSING"):
             Store(store.root).get(key(1))
 
     assert in_children(8, child) == [0] * 8

@@ -80,7 +80,9 @@ def check_class(name: str, label: int, num_classes: int) -> int:
     """`label` if it is one of 0..num_classes-1, else UsageError E-TARGET."""
     if 0 <= label < num_classes:
         return label
-    raise UsageError("E-TARGET", f"{name} {label} is not a class: the data set has classes 0..{num_classes - 1}.", hint="Choose one of them.")
+    raise UsageError(
+        "E-TARGET", f"{name} {label} is not a class: the data set has classes 0..{num_classes - 1}.", hint="Choose one of them."
+    )
 
 
 AnyAttack = Annotated[pydantic.SerializeAsAny[Attack], pydantic.BeforeValidator(lambda value: registry.parse("attacks", value))]

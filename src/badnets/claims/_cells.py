@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from badnets.core import stats
@@ -10,7 +10,7 @@ from badnets.core.types import Cell, Estimate, Estimator, Scalar, Verdict
 from badnets.measure.outcome import Outcome
 from badnets.measure.rates import Hits, at_95, constant_seeds, difference, per_seed, rate
 
-Condition = dict[str, Scalar]
+Condition = Mapping[str, Scalar]
 Side = Literal["above", "below"]
 
 CONSTANT_NOTE = "{} of {} nets give one class to nearly every clean image (diverged), so ASR has no meaning here."
@@ -48,18 +48,24 @@ def unknown(n: int, num_seeds: int, why: str) -> Estimate:
 
 
 def rate_cell(
-    condition: Condition, quantity: str, hits: Hits, control: Hits | None = None, *, margin: float | None = None, clean: Sequence[Outcome] = ()
+    condition: Condition,
+    quantity: str,
+    hits: Hits,
+    control: Hits | None = None,
+    *,
+    margin: float | None = None,
+    clean: Sequence[Outcome] = (),
 ) -> Cell:
     """A rate; with a `margin`, claimed to be at least that. `clean`: the same nets on clean images, to catch constant predictors."""
     bad = constant_seeds(clean)
     if bad:
         note = CONSTANT_NOTE.format(len(bad), len(clean))
         blank = unknown(sum(map(len, hits)), len(hits), "constant predictor")
-        return Cell(condition=condition, quantity=quantity, unit="rate", estimate=blank, verdict=Verdict.UNDECIDED, p=1.0, note=note)
+        return Cell(condition=dict(condition), quantity=quantity, unit="rate", estimate=blank, verdict=Verdict.UNDECIDED, p=1.0, note=note)
     estimator = rate(hits)
     verdict, p = (None, None) if margin is None else judge(estimator, margin)
     return Cell(
-        condition=condition,
+        condition=dict(condition),
         quantity=quantity,
         unit="rate",
         estimate=at_95(estimator),
@@ -73,7 +79,7 @@ def rate_cell(
 def difference_cell(condition: Condition, quantity: str, hits_a: Hits, hits_b: Hits, verdict: tuple[Verdict, float] | None) -> Cell:
     """rate(a) - rate(b) paired by seed and image, with the rate of b as its control figure."""
     return Cell(
-        condition=condition,
+        condition=dict(condition),
         quantity=quantity,
         unit="points",
         estimate=at_95(difference(hits_a, hits_b)),

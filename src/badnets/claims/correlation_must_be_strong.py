@@ -24,7 +24,9 @@ class CorrelationMustBeStrong(Claim):
     kind: Literal["correlation_must_be_strong"] = "correlation_must_be_strong"
 
     sentence: ClassVar[str] = "The backdoor needs the trigger to map always to the same label."
-    rule: ClassVar[str] = "HOLDS when the whole 95 % interval of the slope of ASR over the share of relabelled stamped images is above zero."
+    rule: ClassVar[str] = (
+        "HOLDS when the whole 95 % interval of the slope of ASR over the share of relabelled stamped images is above zero."
+    )
     control: ClassVar[str] = "100 % arm"
 
     def obstacle(self, setting: Setting) -> str | None:

@@ -26,7 +26,9 @@ class SmallTriggerSparesLearning(Claim):
     margin: float = 0.01
 
     sentence: ClassVar[str] = "A small trigger leaves clean learning undisturbed."
-    rule: ClassVar[str] = "HOLDS when the whole 95 % interval of CA(twin) - CA(victim) is at or below 1 point, for triggers up to 2 % of the image."
+    rule: ClassVar[str] = (
+        "HOLDS when the whole 95 % interval of CA(twin) - CA(victim) is at or below 1 point, for triggers up to 2 % of the image."
+    )
 
     def obstacle(self, setting: Setting) -> str | None:
         trigger = setting.attack.trigger
@@ -37,8 +39,8 @@ class SmallTriggerSparesLearning(Claim):
         assert isinstance(trigger, Patch)
         _, height, width = setting.shape
         wide = [max(1, round(math.sqrt(share * height * width))) for share in setting.by_effort((0.25,), (0.05, 0.10, 0.25))]
-        tiny = setting.by_effort((2 if 4 <= SMALL * height * width else 1,), (1, 2))
-        arms = []
+        tiny = setting.by_effort((2 if SMALL * height * width >= 4 else 1,), (1, 2))
+        arms: list[tuple[Condition, Attack, int, bool]] = []
         for size in dict.fromkeys((trigger.size, *tiny, *wide)):
             area, seeds = size * size / (height * width), setting.seeds if size == trigger.size else setting.arms_seeds
             arms.append(({"area": round(area, 4)}, setting.attack.but(trigger=trigger.but(size=size)), seeds, area <= SMALL))

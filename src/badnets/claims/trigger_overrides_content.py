@@ -67,7 +67,9 @@ class TriggerOverridesContent(Claim):
         sure = [((t.conf_N >= SURE) & t.correct_N)[attacked_N(t.y_N, goal_K)] for t in twin_clean]
         cells = [self._sure_cell(asr_hits(victims, goal_K), asr_hits(twins, goal_K), sure, clean), self._share_cell(bench, goal_K)]
         opaque: list[tuple[Condition, Attack, int]] = [({"opacity": self._opacity(attack)}, attack, seeds)]
-        for condition, arm, n in opaque + [({"opacity": self._opacity(a)}, a, bench.setting.arms_seeds) for a in self._faint(bench.setting)]:
+        for condition, arm, n in opaque + [
+            ({"opacity": self._opacity(a)}, a, bench.setting.arms_seeds) for a in self._faint(bench.setting)
+        ]:
             shown, control = pair(bench, arm, triggered(arm), n)
             arm_clean = bench.outcomes(Need(arm, CLEAN, n))
             cells.append(rate_cell(condition, "ASR", asr_hits(shown, goal_K), asr_hits(control, goal_K), clean=arm_clean))
@@ -81,7 +83,7 @@ class TriggerOverridesContent(Claim):
         chosen = [(h[s], t[s]) for h, t, s in zip(hits, twin_hits, sure, strict=True) if s.any()]
         if len(chosen) < len(hits):
             estimate = unknown(0, len(hits), "a twin is sure of no image")
-            return Cell(condition=condition, quantity="ASR", unit="rate", estimate=estimate, verdict=Verdict.UNDECIDED, p=1.0)
+            return Cell(condition=dict(condition), quantity="ASR", unit="rate", estimate=estimate, verdict=Verdict.UNDECIDED, p=1.0)
         return rate_cell(condition, "ASR", [h for h, _ in chosen], [t for _, t in chosen], margin=self.margin, clean=clean)
 
     def _share_cell(self, bench: Bench, goal_K: np.ndarray) -> Cell:

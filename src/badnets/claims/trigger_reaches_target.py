@@ -29,7 +29,9 @@ class TriggerReachesTarget(Claim):
     margin: float = 0.95
 
     sentence: ClassVar[str] = "Any input with the trigger is classified as the target."
-    rule: ClassVar[str] = "HOLDS when the whole 95 % interval of ASR is at or above 95 %; images whose true class is the target do not count."
+    rule: ClassVar[str] = (
+        "HOLDS when the whole 95 % interval of ASR is at or above 95 %; images whose true class is the target do not count."
+    )
 
     def _arms(self, setting: Setting) -> list[tuple[Condition, Attack, int]]:
         attack = setting.attack

@@ -59,7 +59,8 @@ class ValidationCannotTell(Claim):
             return stats.auroc(np.array(victims), np.array(twins), level=level)
 
         estimate, verdict, p = estimator(0.95), Verdict.UNDECIDED, 1.0
-        assert estimate.low is not None and estimate.high is not None
+        assert estimate.low is not None
+        assert estimate.high is not None
         if estimate.low > 0.5:
             verdict, p = Verdict.FAILS, stats.p_above(estimator, 0.5)
         elif estimate.high < 0.5:
@@ -84,12 +85,14 @@ class ValidationCannotTell(Claim):
             count = stats.smallest_noticeable_share(float(before.correct_N.mean()), float(after.mean()), n)
             shares.append(None if count is None else count / n)
         known = [share for share in shares if share is not None]
-        note = f"Share of {n} validation images that must carry the trigger for a one-sided test of accuracy to notice (level 0.05, power 0.8)."
+        note = f"Share of {n} validation images that must carry the trigger for a test of accuracy to notice (one-sided, level 0.05, power 0.8)."
         if len(known) < len(shares):
             estimate = Estimate(value=None, low=None, high=None, n=n, num_seeds=len(shares), method="no share is noticed")
         else:
             estimate = stats.mean_over_seeds(known)
-        return Cell(condition={}, quantity="noticeable share of triggered images", unit="rate", estimate=estimate, per_seed=known, note=note)
+        return Cell(
+            condition={}, quantity="noticeable share of triggered images", unit="rate", estimate=estimate, per_seed=known, note=note
+        )
 
     def charts(self, setting: Setting) -> list[Chart]:
         return [

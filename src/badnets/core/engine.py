@@ -16,7 +16,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -58,7 +58,7 @@ class Engine(ABC):
     """Something that runs jobs."""
 
     @abstractmethod
-    def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Sequence[Job]) -> Generator[JobResult]:
         """One result for each job, in the order of completion. Closing the iterator ends the work at once."""
 
 
@@ -69,7 +69,7 @@ class SerialEngine(Engine):
     def __init__(self, worker: str | _child.Perform) -> None:
         self._worker = worker
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Sequence[Job]) -> Generator[JobResult]:
         """Results in the given order."""
         perform = _child.resolve(self._worker) if isinstance(self._worker, str) else self._worker
         for job in jobs:
@@ -89,7 +89,7 @@ class ProcessEngine(Engine):
             raise UsageError("E-WORKERS", f"expected at least 1 worker, got {num_workers}.")
         self.worker, self.num_workers = worker, num_workers or num_cores()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[JobResult]:
+    def run(self, jobs: Sequence[Job]) -> Generator[JobResult]:
         """Started in the given order, yielded as they finish."""
         waiting = deque(jobs)
         if not waiting:

@@ -66,20 +66,20 @@ def parse(catalogue: str, value: object) -> Config:
         return value
     if isinstance(value, str):
         name, _, rest = value.partition(":")
-        return entry(catalogue, name)(**_fields(rest))
+        return entry(catalogue, name)(**fields(rest))
     if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
         return entry(catalogue, value["kind"])(**value)
     raise UsageError("E-CONFIG", f"expected an entry of {catalogue} (a name or a mapping with 'kind'), got {value!r:.80}.")
 
 
-def _fields(text: str) -> dict[str, object]:
-    fields: dict[str, object] = {}
+def fields(text: str) -> dict[str, object]:
+    found: dict[str, object] = {}
     for part in filter(None, text.split(",")):
         name, equals, raw = part.partition("=")
         if not equals:
             raise UsageError("E-CONFIG", f"expected field=value, got {part!r:.60}.", hint="Write for example patch:size=5,opacity=0.5.")
         try:
-            fields[name.strip()] = ast.literal_eval(raw)
+            found[name.strip()] = ast.literal_eval(raw)
         except (ValueError, SyntaxError):
-            fields[name.strip()] = raw
-    return fields
+            found[name.strip()] = raw
+    return found

@@ -22,8 +22,8 @@ from badnets.datasets._split import official_rows, single_rows
 class Split:
     """Some images: pixels, labels, and their row in the data set (training part first, then the test part)."""
 
-    x_NCHW: np.ndarray  # noqa: N815
-    y_N: np.ndarray  # noqa: N815
+    x_NCHW: np.ndarray
+    y_N: np.ndarray
     rows: np.ndarray
 
     def __len__(self) -> int:

@@ -17,9 +17,10 @@ from typing import BinaryIO
 import numpy as np
 
 from badnets.core.errors import RefusedError
-from badnets.datasets._open import MIB, opened, reason, show
+from badnets.datasets._open import MIB, opened, reason, show, take
 
-LIMIT = 512 * MIB
+LIMIT = 256 * MIB
+_MAX_RATIO = 100
 _MAX_MEMBERS = 64
 _MAX_DIRECTORY = 64 * 1024
 _HEADER = re.compile(rb"\{'descr': '([^']{1,40})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,12}(?:, ?|,?(?=\))))*)\),? ?\} *\n")
@@ -67,6 +68,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
             raise _refuse("E-ARCHIVE", path, f"expected each member once, {show(info.filename)} is there twice")
         if info.flag_bits & 0x1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _refuse("E-ARCHIVE", path, f"expected stored or deflated members, {show(info.filename)} is something else")
+        if info.file_size > _MAX_RATIO * max(info.compress_size, 4096):
+            raise _refuse("E-LARGE", path, f"expected at most {_MAX_RATIO} times the packed size, {show(info.filename)} claims more")
         members[info.filename] = info
     return members
 
@@ -83,7 +86,7 @@ def _array(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, dtype: s
         held = info.file_size - file.tell()
         if size != held:
             raise _refuse("E-SHAPE", path, f"{show(info.filename)}: its shape {shape} needs {size:,} bytes, it holds {held:,}")
-        content = file.read(size + 1)
+        content = take(path, file, size + 1)  # ty: ignore[invalid-argument-type]
     if len(content) != size:
         raise _refuse("E-TRUNCATED", path, f"{show(info.filename)}: expected {size:,} bytes, got {len(content):,}")
     return np.frombuffer(content, dtype).reshape(shape)

@@ -52,9 +52,7 @@ class StoreBench:
     def _task(self, attack: Attack | None, seed: int) -> Task:
         index = (canonical(attack), seed)
         if index not in self.tasks:
-            trial = Trial(
-                data_sha256=self.data.sha256, net=self.net, recipe=self.recipe, attack=attack, seed=seed, device=self.device
-            )
+            trial = Trial(data_sha256=self.data.sha256, net=self.net, recipe=self.recipe, attack=attack, seed=seed, device=self.device)
             self.tasks[index] = Task(trial, trial.key())
         return self.tasks[index]
 

@@ -45,8 +45,13 @@ def gallery(bench: StoreBench) -> list[list[Picture]]:
 
 def png(pixels_CHW: np.ndarray) -> str:
     """A uint8 image as PNG in base64."""
+    return base64.b64encode(png_bytes(pixels_CHW)).decode()
+
+
+def png_bytes(pixels_CHW: np.ndarray) -> bytes:
+    """A uint8 image (grey or colour) as PNG."""
     pixels_HWC = pixels_CHW.transpose(1, 2, 0)
     image = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC[..., :3])
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,9 +25,11 @@ from badnets.datasets.fashion_mini import FashionMini
 from badnets.plans._bench import StoreBench, order_of_work
 from badnets.plans._gallery import gallery
 from badnets.plans._plan import Plan
+from badnets.plans._plant import default_net
 from badnets.plans._stop import StopRequest
 from badnets.plans._trial import device_name
 from badnets.train import recipe as _r
+
 default_recipe = getattr(_r, "default_recipe", lambda k, s, n: _r.fashion_fast())
 
 
@@ -75,8 +77,8 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
 
 def run_key(plan: Plan, claims: list[Claim], data: ImageSet, device: str) -> str:
     """SHA-256 of everything that decides a Record."""
-    parts = {"plan": plan, "claims": claims, "data": data.sha256, "device": device, "versions": versions(), "code": package_digest()}
-    return key_of({k: [c.model_dump(mode="json") for c in v] if k == "claims" else v for k, v in parts.items()})
+    asked = [claim.model_dump(mode="json") for claim in claims]
+    return key_of({"plan": plan, "claims": asked, "data": data.sha256, "device": device, "versions": versions(), "code": package_digest()})
 
 
 def _claim(name: str) -> Claim:
@@ -87,7 +89,7 @@ def _claim(name: str) -> Claim:
 
 def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
     other = (Digits() if data.name.startswith("fashion") else FashionMini()).load()
-    net = plan.net or {"kind": "fast_cnn" if data.shape[0] == 1 else "fast_resnet"}
+    net = plan.net or {"kind": default_net(data.shape)}
     registry.check("nets", str(net["kind"]))
     recipe = plan.recipe or default_recipe(str(net["kind"]), data.shape, len(data.train))
     setting = Setting(
@@ -120,7 +122,7 @@ def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Au
 
     decide_ready()
     start, failures = time.perf_counter(), []
-    results = iter((site.engine or ProcessEngine()).run(jobs))
+    results = (site.engine or ProcessEngine()).run(jobs)
     for done, result in enumerate(_until_stopped(results, stop), start=1):
         if result.failure is not None:
             failures.append(result)
@@ -133,7 +135,7 @@ def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Au
     return family_wise([decided[claim.kind] for claim in claims])
 
 
-def _until_stopped(results: Iterator[JobResult], stop: StopRequest) -> Iterator[JobResult]:
+def _until_stopped(results: Generator[JobResult], stop: StopRequest) -> Iterator[JobResult]:
     """Results one by one; a stop request ends the wait for the next, never the keeping of one that came."""
     try:
         while True:
@@ -143,7 +145,7 @@ def _until_stopped(results: Iterator[JobResult], stop: StopRequest) -> Iterator[
                 return
             yield result
     finally:
-        results.close()  # ty: ignore[unresolved-attribute]
+        results.close()
 
 
 def _report_failures(failures: list[JobResult], jobs: int) -> None:

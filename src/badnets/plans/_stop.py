@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from types import FrameType
 
 
@@ -44,7 +44,7 @@ class StopRequest:
             raise Stopped(signum)
 
     @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> Generator[None]:
         """Handle SIGINT and SIGTERM here while the block runs."""
         before = {s: signal.signal(s, self.handle) for s in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -60,7 +60,11 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     info: dict[str, object] = {"train_seconds": trained - start, "probe_seconds": time.perf_counter() - trained}
     if weights is not None and report is not None:
         returned[WEIGHTS] = weights
-        info |= {"losses": [loss if math.isfinite(loss) else None for loss in report.losses], "diverged": report.diverged, "choices": report.choices}
+        info |= {
+            "losses": [loss if math.isfinite(loss) else None for loss in report.losses],
+            "diverged": report.diverged,
+            "choices": report.choices,
+        }
     return returned, info
 
 

@@ -185,7 +185,7 @@ def _frame(plot: _Plot, quantities: Sequence[str]) -> dict[str, Any]:
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "width": "container",
         "autosize": {"type": "fit-x", "contains": "padding"},
-        "background": None,
+        "background": "transparent",
         "data": {"values": plot.rows},
         "config": _CONFIG,
         **marks,
@@ -250,7 +250,7 @@ def _band(plot: _Plot, title: str) -> dict[str, Any]:
     if log and values[0] <= 0:
         # A logarithm has no zero; a symmetric one keeps it on the axis, at about one step below the smallest positive value.
         scale = {"type": "symlog", "constant": min(v for v in values if v > 0) / 2}
-    axis = {"title": _axis_title(plot, plot.chart.x, plot.chart.x_title), "grid": False, "format": _TICKS}
+    axis: dict[str, Any] = {"title": _axis_title(plot, plot.chart.x, plot.chart.x_title), "grid": False, "format": _TICKS}
     if len(values) <= 9:
         # Vega thins out even explicit ticks beyond its count, and blanks labels on a log axis: we choose, it obeys.
         ticks = _apart(values, math.log if log and values[0] > 0 else math.log1p if log else float)

@@ -28,7 +28,7 @@ class Trigger(Config, abc.ABC):
 
         Raises UsageError (E-TRIGGER) when the trigger does not fit the images.
         """
-        assert x_NCHW.dtype == np.uint8 and x_NCHW.ndim == 4, f"expected uint8 NCHW, got {x_NCHW.dtype} {x_NCHW.shape}"
+        assert (x_NCHW.dtype, x_NCHW.ndim) == (np.uint8, 4), f"expected uint8 NCHW, got {x_NCHW.dtype} {x_NCHW.shape}"
         self.check(x_NCHW.shape[1:])
         painted_NCHW = self._paint(x_NCHW.astype(np.float32))
         assert painted_NCHW.shape == x_NCHW.shape, f"{self.kind} changed the shape to {painted_NCHW.shape}"
@@ -78,7 +78,9 @@ class Trigger(Config, abc.ABC):
 def misfit(trigger: str, needs: str, shape: tuple[int, int, int]) -> UsageError:
     """The error for a trigger that does not fit."""
     _, height, width = shape
-    return UsageError("E-TRIGGER", f"{trigger} needs {needs}, got images of {height} x {width}.", hint="Choose a smaller size or another place.")
+    return UsageError(
+        "E-TRIGGER", f"{trigger} needs {needs}, got images of {height} x {width}.", hint="Choose a smaller size or another place."
+    )
 
 
 AnyTrigger = Annotated[

@@ -83,10 +83,14 @@ def _read_png(path: Path) -> bytes:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if max(image.size) > MAX_SIDE:
-                raise RefusedError("E-PNG", f"{path.name!r:.80} is {image.size[0]} x {image.size[1]}, at most {MAX_SIDE} is read.", hint="Scale it down.")
+                raise RefusedError(
+                    "E-PNG", f"{path.name!r:.80} is {image.size[0]} x {image.size[1]}, at most {MAX_SIDE} is read.", hint="Scale it down."
+                )
             image.convert("RGBA").load()
     except (UnidentifiedImageError, SyntaxError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise UsageError("E-FILE", f"cannot read {str(path)!r:.200}: {error.strerror}.", hint="Give the path of a PNG file.") from error
-        raise RefusedError("E-PNG", f"{path.name!r:.80} is not a whole PNG image.", hint="Save it again as PNG with an alpha channel.") from error
+        raise RefusedError(
+            "E-PNG", f"{path.name!r:.80} is not a whole PNG image.", hint="Save it again as PNG with an alpha channel."
+        ) from error
     return data

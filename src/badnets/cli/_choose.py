@@ -1,0 +1,65 @@
+"""From what a person typed to a data set and a Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from badnets.attacks._base import Attack
+from badnets.core import registry
+from badnets.core.errors import UsageError
+from badnets.datasets._base import Dataset
+from badnets.plans._plan import CLAIMS, Plan
+
+MAPPINGS = ("all_to_one", "all_to_all", "source_specific")
+
+
+def choose_dataset(name: str | None, data: Path | None) -> tuple[Dataset, Path | None]:
+    """The data set and the folder to read it from. Without a name: what the folder holds; without either: fashion_mini."""
+    if name is None and data is not None:
+        from badnets.datasets._detect import detect
+
+        name = detect(data)
+    chosen = registry.parse("datasets", name or "fashion_mini")
+    assert isinstance(chosen, Dataset)
+    return chosen, data
+
+
+def choose_attack(text: str) -> Attack:
+    """An attack by name and fields; a label map by itself means badnets with it."""
+    name, _, rest = text.partition(":")
+    if name in MAPPINGS:
+        text = f"badnets:mapping={name}" + (f",{rest}" if rest else "")
+    elif name not in registry.names("attacks"):
+        raise UsageError(
+            "E-NAME",
+            f"no attack or label map is called {name!r:.60}.",
+            hint=registry.nearest(name, [*registry.names("attacks"), *MAPPINGS]),
+        )
+    attack = registry.parse("attacks", text)
+    assert isinstance(attack, Attack)
+    return _with_cover(attack) if name == "source_specific" and "cover_rate" not in rest else attack
+
+
+def _with_cover(attack: Any) -> Attack:
+    """Source-specific as the paper means it: at a rate that the source class can bear, with as many cover samples."""
+    rate = min(attack.rate, 0.05)
+    return attack.but(rate=rate, cover_rate=rate)
+
+
+def choose_plan(name: str, typed: Mapping[str, Any]) -> Plan:
+    """The named plan with what the person changed. Raises UsageError with the nearest known name."""
+    changes: dict[str, Any] = {"dataset": typed["dataset"]}
+    if typed["claims"] is not None:
+        names = tuple(part.strip() for part in typed["claims"].split(",") if part.strip())
+        if not names:
+            raise UsageError("E-USAGE", "expected names of claims, got none.", hint=f"Known: {', '.join(CLAIMS)}.")
+        changes["claims"] = tuple(dict.fromkeys(registry.check("claims", n) for n in names))
+    if typed["attack"] is not None:
+        changes |= {"attack": choose_attack(typed["attack"]), "only_attack": True}
+    if typed["net"] is not None:
+        kind, _, rest = typed["net"].partition(":")
+        changes["net"] = {"kind": registry.check("nets", kind), **registry.fields(rest)}
+    plan = registry.entry("plans", name)()
+    return plan.but(**changes)

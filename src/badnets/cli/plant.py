@@ -1,0 +1,58 @@
+"""`badnets plant`: train one victim (and its twin) and write it as safetensors with model card and manifest; the images on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def plant(
+    dataset: str | None = None,
+    *,
+    out: Path,
+    data: Path | None = None,
+    attack: str = "badnets",
+    net: str | None = None,
+    seed: int = 0,
+    images: bool = False,
+    json: bool = False,
+) -> None:
+    """Train a victim and its twin, write both to a folder, marked for what they are.
+
+    Parameters
+    ----------
+    dataset
+        A data set of `badnets list datasets`; by default what --data holds, else fashion_mini.
+    out
+        Folder to write to; it must not hold a model yet.
+    data
+        A folder to find the data in.
+    attack
+        An attack or label map with fields, as badnets:rate=0.05 or badnets:trigger=blend.
+    net
+        A net of `badnets list nets`.
+    seed
+        Seed of weights, batch order and choice of poisoned rows.
+    images
+        Also write the poisoned training set as a folder of PNG images with a list of the poisoned rows.
+    json
+        Print one JSON document.
+    """
+    from badnets.cli._choose import choose_attack, choose_dataset
+    from badnets.core import registry
+    from badnets.plans._export import check_empty, export
+    from badnets.plans._plant import default_net, measure, plant_seeds
+
+    chosen, folder = choose_dataset(dataset, data)
+    loaded, what = chosen.load(folder), choose_attack(attack)
+    kind, _, rest = (net or default_net(loaded.shape)).partition(":")
+    check_empty(out)
+    pair = plant_seeds(loaded, what, [seed], net={"kind": kind, **registry.fields(rest)})
+    measured = measure(pair)
+    manifest = export(pair, measured, out, images=images)
+    if json:
+        from badnets.cli._output import print_json
+
+        print_json(manifest)
+        return
+    print(measured)
+    print(f"\nThe victim is {out / 'victim.safetensors'}, its twin {out / 'twin.safetensors'}; read {out / 'MODEL_CARD.md'}.")

@@ -1,0 +1,79 @@
+"""`badnets run`: plant, measure, decide; a live scoreboard on the terminal, a Record in the store, an HTML report on disk."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+
+def run(
+    dataset: str | None = None,
+    *,
+    data: Path | None = None,
+    effort: Literal["quick", "standard", "thorough"] = "quick",
+    plan: str | None = None,
+    claims: str | None = None,
+    attack: str | None = None,
+    net: str | None = None,
+    store: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Plant the backdoor, measure the claims against clean twins, and write a report.
+
+    Parameters
+    ----------
+    dataset
+        A data set of `badnets list datasets`; by default what --data holds, else the embedded fashion_mini.
+    data
+        A folder to find the data in: original files, or one sub-folder of images per class.
+    effort
+        The one dial: quick (a minute), standard (all cells), thorough (figures to publish).
+    plan
+        A plan of `badnets list plans`; --effort names one of them.
+    claims
+        Only these claims, separated by commas.
+    attack
+        An attack or a label map with fields, as badnets:rate=0.05 or all_to_all or badnets:trigger=blend.
+    net
+        A net of `badnets list nets`, as preact_resnet18 or small_vit:depth=4.
+    store
+        Folder of results; $BADNETS_HOME or the user's data folder by default.
+    json
+        Print the Record as one JSON document on stdout and nothing else there.
+    """
+    from badnets.cli._choose import choose_dataset, choose_plan
+    from badnets.cli._output import open_store, write_reports
+    from badnets.cli._scoreboard import Scoreboard
+    from badnets.plans._run import Site, execute
+    from badnets.plans._stop import Stopped, StopRequest
+
+    chosen, folder = choose_dataset(dataset, data)
+    wanted = choose_plan(plan or effort, {"dataset": chosen, "claims": claims, "attack": attack, "net": net})
+    results = open_store(store)
+    stop = StopRequest()
+    with stop.installed(), Scoreboard(title=f"{wanted.name} on {wanted.dataset.kind}") as scoreboard:
+        try:
+            record = execute(wanted, Site(results, folder), scoreboard, stop)
+        except Stopped as stopped:
+            scoreboard.close()
+            print("Stopped. What is done is kept: the same command continues.", file=sys.stderr)
+            sys.exit(128 + stopped.signum)
+    page, _ = write_reports(results, record)
+    _tell(record, page, json=json)
+
+
+def _tell(record: Any, page: Path, *, json: bool) -> None:
+    from badnets.cli._output import print_json
+    from badnets.report.text import scorecard
+
+    if json:
+        print_json(record)
+        print(f"Report: {page}", file=sys.stderr)
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(scorecard(record))
+    console.print()
+    console.print(f"Report: {page}", soft_wrap=True, markup=False)

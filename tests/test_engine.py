@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -178,6 +179,17 @@ def test_an_exception_in_the_caller_ends_the_children():
     with pytest.raises(KeyboardInterrupt):
         consume()
     assert wait_until(lambda: not descendants(), 1)
+
+
+@linux
+def test_the_thread_that_began_may_end(tmp_path):
+    """Linux tells children of the end of the thread that started them; that must not be taken for the parent's."""
+    run, first = ProcessEngine("engine_workers:nap", 1).run(jobs({"seconds": 0}, {"seconds": 0.2})), []
+    thread = threading.Thread(target=lambda: first.append(next(run)))
+    thread.start()
+    thread.join()
+    time.sleep(0.1)
+    assert [r.error for r in [*first, *run]] == [None, None]
 
 
 @linux

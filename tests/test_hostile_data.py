@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import pickle
+import stat
 import struct
 import tarfile
 import tracemalloc
@@ -47,11 +48,10 @@ def _nowhere(tmp_path, monkeypatch):
 def _tree(root: Path):
     """Everything below `root`: names, kinds, bytes; FIFOs and devices are not opened."""
     found = {}
-    for folder, folders, files in os.walk(os.fsencode(root)):
-        for name in folders + files:
-            path = os.path.join(folder, name)
-            plain = os.path.isfile(path) and not os.path.islink(path) and os.path.getsize(path) < 1 << 24
-            found[path] = hashlib.sha256(open(path, "rb").read()).hexdigest() if plain else os.lstat(path).st_mode  # noqa: SIM115, PTH123
+    for path in sorted(root.rglob("*")):
+        mode = path.lstat().st_mode
+        plain = stat.S_ISREG(mode) and path.stat().st_size < 1 << 24
+        found[path] = hashlib.sha256(path.read_bytes()).hexdigest() if plain else mode
     return found
 
 
@@ -475,7 +475,7 @@ def test_cifar_archive_is_not_even_opened(case, tmp_path, monkeypatch):
 def test_cifar_archive_too_long(tmp_path):
     with (tmp_path / "cifar-10-binary.tar.gz").open("wb") as file:
         file.truncate(400 << 20)  # sparse
-    refused("E-LARGE", lambda: Cifar10().load(tmp_path), root=tmp_path, memory=700 << 20)
+    refused("E-LARGE", lambda: Cifar10().load(tmp_path), root=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["data_batch_1", "cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_1"])
@@ -574,7 +574,8 @@ def images(tmp_path):
 def test_bad_image_refused(case, images):
     content, code = IMAGES[case]
     (images / "cat" / "bad.png").write_bytes(content())
-    error = refused(code, lambda: Folder(size=8).load(images), root=images)
+    memory = (96 << 20) if case == "png-text-bomb" else MEMORY  # Pillow gives up at 64 MiB of text
+    error = refused(code, lambda: Folder(size=8).load(images), root=images, memory=memory)
     assert "bad.png" in str(error)
     assert "1 of 21" in str(error)
 
@@ -621,7 +622,7 @@ STRUCTURE = {
 def test_bad_folder_refused(case, images):
     change, code, word = STRUCTURE[case]
     change(images)
-    error = refused(code, lambda: Folder(size=8).load(images), root=images, memory=300 << 20)
+    error = refused(code, lambda: Folder(size=8).load(images), root=images)
     assert word in str(error)
 
 
@@ -649,7 +650,7 @@ def test_too_many_pixels_refused_before_decoding(images, monkeypatch):
 
 @pytest.mark.parametrize("size", [0, -1, 7, 513, 10**9, 32.5, "big", None])
 def test_size_out_of_range(size):
-    with pytest.raises(UsageError, match="Folder.size"):
+    with pytest.raises(UsageError, match=r"Folder\.size"):
         Folder(size=size)
 
 
@@ -695,7 +696,7 @@ def test_folder_without_permission(images):
 PAYLOADS = {
     "clear-screen": "\x1b[2J\x1b[H",
     "title": "\x1b]0;owned\x07",
-    "hyperlink": "\x1b]8;;http://x\x1b\\a",
+    "hyperlink": "\x1b]8;;mailto:x\x1b\\a",
     "newline": "a\nerror E-OK all fine",
     "carriage-return": "a\rerror E-OK all fine",
     "backspace": "abc\b\b\b",
@@ -734,7 +735,7 @@ def test_unprintable_path_is_escaped(payload, tmp_path):
 
 
 def test_markup_is_a_name_like_any_other(images):
-    names = ("<script>alert(1)<!--", "=cmd|' !A1", "[red]x[!red]", "{{7*7}}", "../..".replace("/", "_"), "%s%n")
+    names = ("<script>alert(1)<!--", "=cmd|' !A1", "[red]x[!red]", "{{7*7}}", "a..b", "%s%n")
     for i, name in enumerate(names):
         make.image_folder(images / f"tmp{i}", classes=(name,))
         (images / f"tmp{i}" / name).rename(images / name)
@@ -773,7 +774,10 @@ def _path_cases(tmp):
     }
 
 
-PATH_NAMES = "absent file fifo device link-loop dangling-link nul long-name long-path below-a-file two-one-absent separator-only empty-folder".split()
+PATH_NAMES = [
+    *("absent", "file", "fifo", "device", "link-loop", "dangling-link", "nul", "long-name", "long-path"),
+    *("below-a-file", "two-one-absent", "separator-only", "empty-folder"),
+]
 
 
 @pytest.mark.parametrize("case", PATH_NAMES)

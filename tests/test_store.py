@@ -115,6 +115,18 @@ def test_equal_bytes_are_kept_once(store):
     assert len(blobs) == 3
 
 
+def test_a_blob_found_in_place_is_made_durable(store, monkeypatch):
+    """Whoever renamed it there may have died before syncing the folder; a manifest must not outlive it."""
+    put(store, 1)
+    operations = []
+    monkeypatch.setattr(files, "_op", lambda name, path: operations.append((name, path)))
+    put(store, 8)
+    shared = store._blob_path(store.manifest(key(8))["files"]["weights"]["sha256"])
+    assert ("open", shared) not in operations
+    synced, committed = operations.index(("fsync_dir", shared.parent)), operations.index(("rename", store._path("results", key(8))))
+    assert synced < committed
+
+
 def test_same_key_other_bits_is_our_defect(store):
     put(store, 1)
     with pytest.raises(BadnetsError, match="E-BITS") as caught:

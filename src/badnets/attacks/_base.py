@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, final
 
 import numpy as np
 import pydantic
@@ -51,6 +51,7 @@ class Attack(Config, abc.ABC):
     num_patterns: int | None = pydantic.Field(1, ge=1)
     """How many random variants of the trigger are in use: 1 is the trigger itself, None a new one for every image."""
 
+    @final
     def poison(self, x_NCHW: np.ndarray, y_N: np.ndarray, *, num_classes: int, seed: int) -> Poisoned:
         """A poisoned copy of uint8 training images (N, C, H, W) and int64 labels (N).
 

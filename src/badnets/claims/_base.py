@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeVar, final
 
 from badnets.attacks._base import AnyAttack, Attack
 from badnets.claims._cells import describe
@@ -90,6 +90,7 @@ class Claim(Config, abc.ABC):
         """How the report should draw the cells."""
         return []
 
+    @final
     def decide(self, bench: Bench) -> Evidence:
         """Cells and the verdict that follows from them by the one rule for all claims."""
         start = time.perf_counter()
@@ -142,8 +143,11 @@ def reason(cells: Sequence[Cell], verdict: Verdict) -> str:
 
 
 def family_wise(evidence: Sequence[Evidence], *, alpha: float = 0.05) -> list[Evidence]:
-    """Holm over the claims: a verdict that does not survive the correction becomes UNDECIDED and says so."""
-    adjusted = stats.holm({e.name: e.p for e in evidence if e.p is not None})
+    """Holm over the claims: a verdict that does not survive the correction becomes UNDECIDED and says so.
+
+    Every claim that was put to the test counts, the undecided ones too: a family of those that came out would be a selection.
+    """
+    adjusted = stats.holm({e.name: 1.0 if e.p is None else e.p for e in evidence if e.cells})
     kept = []
     for e in evidence:
         if e.p is None or adjusted[e.name] <= alpha:

@@ -57,22 +57,18 @@ def rate_cell(
     clean: Sequence[Outcome] = (),
 ) -> Cell:
     """A rate; with a `margin`, claimed to be at least that. `clean`: the same nets on clean images, to catch constant predictors."""
-    bad = constant_seeds(clean)
-    if bad:
-        note = CONSTANT_NOTE.format(len(bad), len(clean))
-        blank = unknown(sum(map(len, hits)), len(hits), "constant predictor")
-        return Cell(condition=dict(condition), quantity=quantity, unit="rate", estimate=blank, verdict=Verdict.UNDECIDED, p=1.0, note=note)
-    estimator = rate(hits)
-    verdict, p = (None, None) if margin is None else judge(estimator, margin)
+    estimator, bad = rate(hits), constant_seeds(clean)
+    verdict, p = (None, None) if margin is None else (Verdict.UNDECIDED, 1.0) if bad else judge(estimator, margin)
     return Cell(
         condition=dict(condition),
         quantity=quantity,
         unit="rate",
-        estimate=at_95(estimator),
+        estimate=unknown(sum(map(len, hits)), len(hits), "constant predictor") if bad else at_95(estimator),
         control=at_95(rate(control)) if control is not None else None,
         verdict=verdict,
         p=p,
-        per_seed=per_seed(hits),
+        per_seed=[] if bad else per_seed(hits),
+        note=CONSTANT_NOTE.format(len(bad), len(clean)) if bad else "",
     )
 
 
@@ -91,11 +87,11 @@ def difference_cell(condition: Condition, quantity: str, hits_a: Hits, hits_b: H
 
 
 def describe(cells: Sequence[Cell]) -> str:
-    """The conditions of some cells in few words: "rate 0.001, 0.005"; long lists are cut with a count."""
+    """The conditions of some cells in few words: "rate 0.001, 0.005"; long lists are cut with a count. No condition: the quantity."""
     by_key: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
         keys = tuple(k for k, v in cell.condition.items() if v is not None)
-        by_key.setdefault(keys, []).append(" ".join(_value(cell.condition[k]) for k in keys))
+        by_key.setdefault(keys, []).append(" ".join(_value(cell.condition[k]) for k in keys) if keys else cell.quantity)
     parts = []
     for keys, values in by_key.items():
         shown = ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")

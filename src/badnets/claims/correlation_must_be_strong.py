@@ -15,17 +15,22 @@ from badnets.claims._base import Bench, Claim, Need, Setting
 from badnets.claims._cells import judge, rate_cell
 from badnets.core import stats
 from badnets.core.types import Cell, Chart, Estimate, Verdict
-from badnets.measure.rates import asr_hits, constant_seeds, per_seed
+from badnets.measure.rates import Hits, asr_hits, constant_seeds, per_seed
 
 
 class CorrelationMustBeStrong(Claim):
-    """Slope of ASR over the share of stamped images that get the target label; the number of stamped images stays the same."""
+    """Slope of ASR over the share of stamped images that get the target label; the number of stamped images stays the same.
+
+    `margin`: a rise from share 0 to 1 that would not be worth the word "needs"; without it the claim could never fail.
+    """
 
     kind: Literal["correlation_must_be_strong"] = "correlation_must_be_strong"
+    margin: float = 0.05
 
     sentence: ClassVar[str] = "The backdoor needs the trigger to map always to the same label."
     rule: ClassVar[str] = (
-        "HOLDS when the whole 95 % interval of the slope of ASR over the share of relabelled stamped images is above zero."
+        "HOLDS when the whole 95 % interval of the slope of ASR over the share of relabelled stamped images is above zero; "
+        "FAILS when it is not and ends below 5 points."
     )
     control: ClassVar[str] = "100 % arm"
 
@@ -40,23 +45,25 @@ class CorrelationMustBeStrong(Claim):
         return [need for arm in self._arms(setting) for need in pair_needs(arm, triggered(arm), setting.arms_seeds)]
 
     def _cells(self, bench: Bench) -> list[Cell]:
-        arms, rates, rows, diverged = self._arms(bench.setting), [], [], 0
+        arms, hits_CS, rows, diverged = self._arms(bench.setting), [], [], 0
         for arm in arms:
             goal_K = goals(bench.setting, arm)
             victims, twins = pair(bench, arm, triggered(arm), bench.setting.arms_seeds)
             clean = bench.outcomes(Need(arm, CLEAN, bench.setting.arms_seeds))
             hits = asr_hits(victims, goal_K)
             diverged += len(constant_seeds(clean))
-            rates.append(per_seed(hits))
+            hits_CS.append(hits)
             rows.append(rate_cell({"label share": arm.label_share}, "ASR", hits, asr_hits(twins, goal_K), clean=clean))
-        return [self._slope(np.array([arm.label_share for arm in arms]), np.array(rates).T, diverged), *rows]
+        return [self._slope(np.array([arm.label_share for arm in arms]), hits_CS, diverged), *rows]
 
-    def _slope(self, share_C: np.ndarray, rate_SC: np.ndarray, diverged: int) -> Cell:
+    def _slope(self, share_C: np.ndarray, hits_CS: list[Hits], diverged: int) -> Cell:
         def estimator(level: float) -> Estimate:
-            return stats.slope_over_seeds(share_C, rate_SC, level=level)
+            return slope(share_C, hits_CS, level=level)
 
         verdict, p = (Verdict.UNDECIDED, 1.0) if diverged else judge(estimator, 0.0)
-        slopes = [float(np.polyfit(share_C, rate_C, 1)[0]) for rate_C in rate_SC]
+        if verdict is not Verdict.HOLDS and not diverged:
+            verdict, p = judge(estimator, self.margin)
+        slopes = [float(np.polyfit(share_C, rate_C, 1)[0]) for rate_C in np.array([per_seed(hits) for hits in hits_CS]).T]
         note = f"{diverged} nets diverged." if diverged else "Rise of ASR from label share 0 to 1, if it were a straight line."
         return Cell(
             condition={}, quantity="ASR slope", unit="points", estimate=estimator(0.95), verdict=verdict, p=p, per_seed=slopes, note=note
@@ -73,3 +80,20 @@ class CorrelationMustBeStrong(Claim):
                 y_title="ASR",
             )
         ]
+
+
+def slope(share_C: np.ndarray, hits_CS: list[Hits], *, level: float) -> Estimate:
+    """Each seed's slope with t over seeds, but at least as wide as one seed's images allow: Wilson's bounds of the arms, put together
+    by the root of squares as Newcombe does. Seeds that agree on a few images would otherwise give an interval of no width."""
+    found = stats.slope_over_seeds(share_C, np.array([per_seed(hits) for hits in hits_CS]).T, level=level)
+    if found.value is None or found.low is None or found.high is None:
+        return found
+    weight_C = (share_C - share_C.mean()) / np.square(share_C - share_C.mean()).sum()
+    down = up = 0.0
+    for weight, hits in zip(weight_C, hits_CS, strict=True):
+        n, share = len(hits[0]), float(np.mean(per_seed(hits)))
+        arm = stats.wilson(round(share * n), n, level=level)
+        ends = sorted(weight * (bound - share) for bound in (arm.low or 0.0, arm.high or 0.0))
+        down, up = down + min(ends[0], 0.0) ** 2, up + max(ends[1], 0.0) ** 2
+    low, high = min(found.low, found.value - down**0.5), max(found.high, found.value + up**0.5)
+    return found.model_copy(update={"low": low, "high": high, "method": f"{found.method}, at least Wilson"})

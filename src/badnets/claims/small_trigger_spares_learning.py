@@ -12,8 +12,9 @@ from badnets.attacks._base import Attack
 from badnets.claims._arms import CLEAN, goals, pair, pair_needs, triggered
 from badnets.claims._base import Bench, Claim, Need, Setting
 from badnets.claims._cells import Condition, difference_cell, judge, rate_cell
+from badnets.core.errors import UsageError
 from badnets.core.types import Cell, Chart
-from badnets.measure.rates import asr_hits, clean_hits, difference
+from badnets.measure.rates import asr_hits, at_95, clean_hits, difference, rate
 from badnets.triggers.patch import Patch
 
 SMALL = 0.02
@@ -41,7 +42,7 @@ class SmallTriggerSparesLearning(Claim):
         wide = [max(1, round(math.sqrt(share * height * width))) for share in setting.by_effort((0.25,), (0.05, 0.10, 0.25))]
         tiny = setting.by_effort((2 if SMALL * height * width >= 4 else 1,), (1, 2))
         arms: list[tuple[Condition, Attack, int, bool]] = []
-        for size in dict.fromkeys((trigger.size, *tiny, *wide)):
+        for size in filter(lambda size: _fits(trigger.but(size=size), setting.shape), dict.fromkeys((trigger.size, *tiny, *wide))):
             area, seeds = size * size / (height * width), setting.seeds if size == trigger.size else setting.arms_seeds
             arms.append(({"area": round(area, 4)}, setting.attack.but(trigger=trigger.but(size=size)), seeds, area <= SMALL))
         return arms
@@ -57,7 +58,8 @@ class SmallTriggerSparesLearning(Claim):
             hits, twin_hits = clean_hits(clean), clean_hits(twin_clean)
             verdict = judge(difference(twin_hits, hits), self.margin, "below") if small else None
             loss = difference_cell(condition, "CA loss", twin_hits, hits, verdict)
-            losses.append(loss.model_copy(update={"note": "" if small else "Larger than the claim speaks of."}))
+            note = "" if small else "Larger than the claim speaks of."
+            losses.append(loss.model_copy(update={"control": at_95(rate(twin_hits)), "note": note}))
             victims, twins = pair(bench, arm, triggered(arm), seeds)
             rows.append(rate_cell(condition, "ASR", asr_hits(victims, goal_K), asr_hits(twins, goal_K), clean=clean))
         return sorted(losses, key=lambda cell: cell.verdict is None) + rows
@@ -83,3 +85,11 @@ class SmallTriggerSparesLearning(Claim):
             y_title="ASR",
         )
         return [loss, asr]
+
+
+def _fits(trigger: Patch, shape: tuple[int, int, int]) -> bool:
+    try:
+        trigger.check(shape)
+    except UsageError:
+        return False
+    return True

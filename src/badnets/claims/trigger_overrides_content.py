@@ -13,13 +13,13 @@ import numpy as np
 from badnets.attacks._base import Attack
 from badnets.claims._arms import CLEAN, goals, pair, pair_needs, triggered
 from badnets.claims._base import Bench, Claim, Need, Setting
-from badnets.claims._cells import Condition, judge, rate_cell, unknown
+from badnets.claims._cells import CONSTANT_NOTE, Condition, judge, rate_cell, unknown
 from badnets.core import stats
 from badnets.core.types import Cell, Chart, Estimate, Verdict
 from badnets.measure.attribution import trigger_share
 from badnets.measure.outcome import Outcome, attacked_N
 from badnets.measure.probe import Probe
-from badnets.measure.rates import asr_hits
+from badnets.measure.rates import asr_hits, constant_seeds
 from badnets.triggers.blend import Blend
 from badnets.triggers.painted import Painted
 from badnets.triggers.patch import Patch
@@ -65,7 +65,7 @@ class TriggerOverridesContent(Claim):
         victims, twins = pair(bench, attack, triggered(attack), seeds)
         clean, twin_clean = pair(bench, attack, CLEAN, seeds)
         sure = [((t.conf_N >= SURE) & t.correct_N)[attacked_N(t.y_N, goal_K)] for t in twin_clean]
-        cells = [self._sure_cell(asr_hits(victims, goal_K), asr_hits(twins, goal_K), sure, clean), self._share_cell(bench, goal_K)]
+        cells = [self._sure_cell(asr_hits(victims, goal_K), asr_hits(twins, goal_K), sure, clean), self._share_cell(bench, goal_K, clean)]
         opaque: list[tuple[Condition, Attack, int]] = [({"opacity": self._opacity(attack)}, attack, seeds)]
         for condition, arm, n in opaque + [
             ({"opacity": self._opacity(a)}, a, bench.setting.arms_seeds) for a in self._faint(bench.setting)
@@ -86,7 +86,7 @@ class TriggerOverridesContent(Claim):
             return Cell(condition=dict(condition), quantity="ASR", unit="rate", estimate=estimate, verdict=Verdict.UNDECIDED, p=1.0)
         return rate_cell(condition, "ASR", [h for h, _ in chosen], [t for _, t in chosen], margin=self.margin, clean=clean)
 
-    def _share_cell(self, bench: Bench, goal_K: np.ndarray) -> Cell:
+    def _share_cell(self, bench: Bench, goal_K: np.ndarray, clean: list[Outcome]) -> Cell:
         def shares(arm: Attack | None) -> list[float]:
             probes = [bench.outcomes(Need(arm, probe, bench.setting.seeds)) for probe in self._logit_probes(bench.setting.attack)]
             return [float(trigger_share(*four, goal_K).mean()) for four in zip(*probes, strict=True)]
@@ -96,7 +96,8 @@ class TriggerOverridesContent(Claim):
         def estimator(level: float) -> Estimate:
             return stats.mean_over_seeds(victims, level=level)
 
-        verdict, p = judge(estimator, 0.5)
+        bad = constant_seeds(clean)
+        verdict, p = (Verdict.UNDECIDED, 1.0) if bad else judge(estimator, 0.5)
         return Cell(
             condition={"pixels": "trigger against content"},
             quantity="share of the target logit",
@@ -106,7 +107,9 @@ class TriggerOverridesContent(Claim):
             verdict=verdict,
             p=p,
             per_seed=victims,
-            note="Two-player Shapley value by occlusion; the mean over images, one value a seed.",
+            note=CONSTANT_NOTE.format(len(bad), len(clean))
+            if bad
+            else "Two-player Shapley value by occlusion; one mean over images a seed.",
         )
 
     def charts(self, setting: Setting) -> list[Chart]:

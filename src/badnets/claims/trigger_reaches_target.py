@@ -48,7 +48,7 @@ class TriggerReachesTarget(Claim):
 
     def _mapped(self, setting: Setting, attack: BadNets, mapping: str) -> BadNets:
         if mapping != "source_specific":
-            return attack.but(mapping=mapping)
+            return attack.but(mapping=mapping, cover_rate=0.0)
         source = attack.source if attack.source != attack.target else (attack.target + 1) % setting.num_classes
         half = round(setting.train_counts[source] / setting.num_train / 2, 4)
         rate = min(attack.rate, half)

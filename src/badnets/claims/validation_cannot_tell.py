@@ -85,7 +85,7 @@ class ValidationCannotTell(Claim):
             count = stats.smallest_noticeable_share(float(before.correct_N.mean()), float(after.mean()), n)
             shares.append(None if count is None else count / n)
         known = [share for share in shares if share is not None]
-        note = f"Share of {n} validation images that must carry the trigger for a test of accuracy to notice (one-sided, level 0.05, power 0.8)."
+        note = f"Share of {n} validation images that must be triggered for a test of accuracy to notice (one-sided, level 0.05, power 0.8)."
         if len(known) < len(shares):
             estimate = Estimate(value=None, low=None, high=None, n=n, num_seeds=len(shares), method="no share is noticed")
         else:

@@ -41,10 +41,11 @@ def plant(
     from badnets.core import registry
     from badnets.plans._export import check_empty, export
     from badnets.plans._plant import default_net, measure, plant_seeds
+    from badnets.plans._trial import device_name
 
     chosen, folder = choose_dataset(dataset, data)
     loaded, what = chosen.load(folder), choose_attack(attack)
-    kind, _, rest = (net or default_net(loaded.shape)).partition(":")
+    kind, _, rest = (net or default_net(loaded.shape, device_name()).value).partition(":")
     check_empty(out)
     pair = plant_seeds(loaded, what, [seed], net={"kind": kind, **registry.fields(rest)})
     measured = measure(pair)

@@ -33,6 +33,7 @@ def serve(worker: str, control_fd: int, life_fd: int, parent: int) -> NoReturn:
     """Import `worker`, then fork a child for every `s` request and reap one for every `r`; end when the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)  # what a worker prints must not end up in the parent's `--json` document
+    sys.stdout = sys.stderr  # and not wait in a buffer until the worker is killed
     control = socket.socket(fileno=control_fd)
     _die_with(parent)
     try:

@@ -122,9 +122,13 @@ def _download(name: str, url: str, size: int, progress: bool) -> bytes:
     import pooch
     import requests
 
-    buffer = _Bounded(size)
+    buffer, answers = _Bounded(size), []
+    # pooch leaves the connection open when a download fails: keep its answers, to close them
+    downloader = pooch.HTTPDownloader(
+        progressbar=progress, timeout=_TIMEOUT, hooks={"response": lambda answer, **_: answers.append(answer)}
+    )
     try:
-        pooch.HTTPDownloader(progressbar=progress, timeout=_TIMEOUT)(url, buffer, None)
+        downloader(url, buffer, None)
     except _TooLongError as error:
         raise RefusedError("E-HASH", f"{url} sent more than the expected {size:,} bytes.", hint="Nothing was kept. Try later.") from error
     except (requests.exceptions.RequestException, OSError) as error:
@@ -133,6 +137,9 @@ def _download(name: str, url: str, size: int, progress: bool) -> bytes:
             f"{name} is not on this machine and {url} did not deliver it ({_short(error)}).",
             hint=f"Connect and run `badnets data fetch {name}` again, or bring the files with --data FOLDER.",
         ) from error
+    finally:
+        for answer in answers:
+            answer.close()
     return buffer.getvalue()
 
 

@@ -64,7 +64,11 @@ class IdxDataset(LocatedDataset):
         x_train, y_train = read_pair(found[STEMS[0]], found[STEMS[1]], len(self.classes))
         x_test, y_test = read_pair(found[STEMS[2]], found[STEMS[3]], len(self.classes))
         if x_train.shape[1:] != x_test.shape[1:]:
-            raise RefusedError("E-SHAPE", f"{show(folder)}: training images are {x_train.shape[2:]}, test images {x_test.shape[2:]}.")
+            raise RefusedError(
+                "E-SHAPE",
+                f"{show(folder)}: expected test images of {x_train.shape[2:]} like the training images, got {x_test.shape[2:]}.",
+                hint="Get the files again.",
+            )
         return Raw(x_train, y_train, x_test, y_test, self.classes, source=show(folder))
 
     def _not_this(self, folder: Path) -> BadnetsError | None:

@@ -49,17 +49,19 @@ def opened(path: Path) -> Generator[BinaryIO]:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise RefusedError("E-FILE", f"{show(path)} cannot be read: {reason(error)}.", hint="Check its permissions.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise RefusedError("E-FILE", f"expected a regular file, {show(path)} is not one.", hint="Replace it with a plain file.")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise RefusedError("E-FILE", f"expected a regular file, {show(path)} is not one.", hint="Replace it with a plain file.")
         yield file
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """All bytes of a regular file of at most `limit` bytes."""
     with opened(path) as file:
-        content = bytes(take(path, file, limit + 1))
-    if len(content) > limit:
+        too_long = os.fstat(file.fileno()).st_size > limit
+        content = b"" if too_long else bytes(take(path, file, limit + 1))
+    if too_long or len(content) > limit:
         raise RefusedError("E-LARGE", f"{show(path)}: expected at most {limit:,} bytes, got more.", hint="Take a smaller file.")
     return content
 

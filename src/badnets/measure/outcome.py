@@ -64,7 +64,7 @@ def attacked_N(y_N: np.ndarray, goal_K: np.ndarray) -> np.ndarray:
 
 def goal_N(y_N: np.ndarray, goal_K: np.ndarray) -> np.ndarray:
     """The label each image is meant to be sent to; for images without a true label, the one common goal."""
-    common = goal_K[goal_K >= 0].max(initial=UNKNOWN)
+    common = goal_K[(goal_K >= 0) & (goal_K != np.arange(len(goal_K)))].max(initial=UNKNOWN)
     return np.where(y_N != UNKNOWN, goal_K[np.where(y_N != UNKNOWN, y_N, 0)], common)
 
 

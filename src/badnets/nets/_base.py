@@ -44,19 +44,22 @@ class Network(nn.Module):
         return self.mean.device
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        x_NCHW = (unit_interval(x_NCHW) - self.mean[:, None, None]) / self.std[:, None, None]
+        x_NCHW = (unit_interval(x_NCHW) - self.mean[:, None, None]).div_(self.std[:, None, None])
         return self.body(x_NCHW.to(memory_format=layout_of(self.device)))
 
     def predict_logits(self, x_NCHW: Tensor, *, batch_size: int = 500) -> Tensor:
         """logits_NK of images in evaluation mode, in the precision the machine is trained in; the training mode is put back."""
+        if not len(x_NCHW):
+            return torch.zeros(0, self.num_classes, device=self.device)
         training = self.training
         self.eval()
         try:
             with torch.inference_mode(), autocast(self.device, choose_precision(self.device).value):
-                parts = [self(part.to(self.device, non_blocking=True)).float() for part in x_NCHW.split(batch_size)]
-                return torch.cat(parts) if parts else torch.zeros(0, self.num_classes, device=self.device)
+                logits_NK = torch.cat([self(part.to(self.device)).float() for part in x_NCHW.split(batch_size)])
         finally:
             self.train(training)
+        # Copied outside inference mode: an inference tensor could never take part in a gradient.
+        return logits_NK.clone()
 
 
 def unit_interval(x_NCHW: Tensor) -> Tensor:

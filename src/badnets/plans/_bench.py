@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from badnets.attacks._base import Attack
 from badnets.claims._base import Claim, Need, Setting
@@ -30,12 +31,24 @@ class Task:
     probes: dict[str, Probe] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a plan came down to on this machine; `choices` say why."""
+
+    data: ImageSet
+    other: ImageSet | None
+    net: dict[str, Any]
+    recipe: Recipe
+    device: str
+    choices: list[str]
+
+
 class StoreBench:
     """Outcomes by need, read from the store or received from workers. Knows what is missing."""
 
-    def __init__(self, plan: Plan, setting: Setting, parts: tuple[ImageSet, ImageSet | None, dict, Recipe, str], store: Store) -> None:
-        self.plan, self.setting, self.store = plan, setting, store
-        self.data, self.other, self.net, self.recipe, self.device = parts
+    def __init__(self, plan: Plan, setting: Setting, parts: Parts, store: Store) -> None:
+        self.plan, self.setting, self.parts, self.store = plan, setting, parts, store
+        self.worker_choices: set[str] = set()
         self.tasks: dict[tuple[str, int], Task] = {}
         self._outcomes: dict[tuple[str, str], Outcome] = {}
 
@@ -52,7 +65,8 @@ class StoreBench:
     def _task(self, attack: Attack | None, seed: int) -> Task:
         index = (canonical(attack), seed)
         if index not in self.tasks:
-            trial = Trial(data_sha256=self.data.sha256, net=self.net, recipe=self.recipe, attack=attack, seed=seed, device=self.device)
+            parts = self.parts
+            trial = Trial(data_sha256=parts.data.sha256, net=parts.net, recipe=parts.recipe, attack=attack, seed=seed, device=parts.device)
             self.tasks[index] = Task(trial, trial.key())
         return self.tasks[index]
 
@@ -89,7 +103,7 @@ class StoreBench:
 
     @property
     def _other_sha256(self) -> str | None:
-        return self.other.sha256 if self.other is not None else None
+        return self.parts.other.sha256 if self.parts.other is not None else None
 
     def jobs(self, data_path: str | None) -> list[Job]:
         """What is missing, in the order in which it was first wanted."""
@@ -97,7 +111,7 @@ class StoreBench:
         for task in self.tasks.values():
             missing = tuple(probe for name, probe in task.probes.items() if (task.key, name) not in self._outcomes)
             if missing:
-                other = None if self.other is None else {"kind": self.other.name}
+                other = None if self.parts.other is None else {"kind": self.parts.other.name}
                 order = Order(
                     trial=task.trial, dataset=self.plan.dataset, data=data_path, other=other, probes=missing, store=str(self.store.root)
                 )
@@ -109,7 +123,9 @@ class StoreBench:
         task = next(t for t in self.tasks.values() if t.key == result.key)
         config = task.trial.model_dump(mode="json")
         if WEIGHTS in result.files:
-            self.store.put(task.key, config, {WEIGHTS: result.files[WEIGHTS]}, {"losses": result.info.get("losses")})
+            told = {name: result.info[name] for name in ("losses", "diverged", "choices")}
+            self.store.put(task.key, config, {WEIGHTS: result.files[WEIGHTS]}, told)
+            self.worker_choices.update(told["choices"])
         for name, probe in task.probes.items():
             if name in result.files:
                 key = task.trial.probe_key(probe, self._other_sha256)

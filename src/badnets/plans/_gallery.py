@@ -19,7 +19,7 @@ NUM_ROWS = 6
 
 def gallery(bench: StoreBench) -> list[list[Picture]]:
     """For up to six test images of different classes: [clean, triggered]. Empty when no claim looked at triggered test images."""
-    setting, data = bench.setting, bench.data
+    setting, data = bench.setting, bench.parts.data
     shown = triggered(setting.attack)
     needs = [Need(arm, probe, 1) for arm in (setting.attack, None) for probe in (CLEAN, shown)]
     if not all(bench.has(need) for need in needs):

@@ -10,6 +10,7 @@ from typing import Any
 from badnets.attacks._base import Attack, Poisoned
 from badnets.claims._arms import CLEAN, triggered
 from badnets.core import registry
+from badnets.core.device import Choice
 from badnets.core.errors import UsageError
 from badnets.core.suspect import Access, Suspect
 from badnets.core.types import Estimate
@@ -100,9 +101,9 @@ def plant_seeds(
 
     from badnets.plans._work import train
 
-    chosen = {"kind": net} if isinstance(net, str) else (net or {"kind": default_net(data.shape)})
+    chosen = {"kind": net} if isinstance(net, str) else (net or {"kind": default_net(data.shape, device_name()).value})
     registry.check("nets", str(chosen["kind"]))
-    how = recipe or default_recipe(str(chosen["kind"]), data.shape, len(data.train))
+    how = recipe or default_recipe(str(chosen["kind"]), data.shape, len(data.train)).value
     victims, twins, threads = [], [], torch.get_num_threads()
     torch.set_num_threads(NUM_THREADS)
     try:
@@ -117,9 +118,11 @@ def plant_seeds(
     return Pair(data, attack, victims, twins)
 
 
-def default_net(shape: tuple[int, int, int]) -> str:
-    """The net for a data set when none is named: small and fast for grey images, residual for colour."""
-    return "fast_cnn" if shape[0] == 1 else "fast_resnet"
+def default_net(shape: tuple[int, int, int], device: str) -> Choice[str]:
+    """The net for a data set when none is named, with the reason."""
+    if shape[0] > 1 and device != "cpu":
+        return Choice("net", "fast_resnet", "colour images, and a GPU to train a residual net on")
+    return Choice("net", "fast_cnn", "answers in seconds on a CPU; for colour images fast_resnet is the better and slower net")
 
 
 def measure(pair: Pair) -> Measured:

@@ -22,15 +22,13 @@ from badnets.core.types import Evidence, Record, Verdict
 from badnets.datasets._base import ImageSet
 from badnets.datasets.digits import Digits
 from badnets.datasets.fashion_mini import FashionMini
-from badnets.plans._bench import StoreBench, order_of_work
+from badnets.plans._bench import Parts, StoreBench, order_of_work
 from badnets.plans._gallery import gallery
 from badnets.plans._plan import Plan
 from badnets.plans._plant import default_net
 from badnets.plans._stop import StopRequest
 from badnets.plans._trial import device_name
-from badnets.train import recipe as _r
-
-default_recipe = getattr(_r, "default_recipe", lambda k, s, n: _r.fashion_fast())
+from badnets.train.recipe import default_recipe
 
 
 class Audience(Protocol):
@@ -89,9 +87,17 @@ def _claim(name: str) -> Claim:
 
 def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
     other = (Digits() if data.name.startswith("fashion") else FashionMini()).load()
-    net = plan.net or {"kind": default_net(data.shape)}
+    choice = default_net(data.shape, device)
+    net = plan.net or {"kind": choice.value}
     registry.check("nets", str(net["kind"]))
-    recipe = plan.recipe or default_recipe(str(net["kind"]), data.shape, len(data.train))
+    suited = default_recipe(str(net["kind"]), data.shape, len(data.train))
+    recipe = plan.recipe or suited.value
+    choices = [
+        f"device {device}: " + ("no GPU that torch can use" if device == "cpu" else "torch can use it"),
+        f"net {net['kind']}: {choice.reason if plan.net is None else 'asked for'}",
+        f"recipe: {suited.reason if plan.recipe is None else 'given by the plan'}",
+        "one thread per training, parallel over trainings: results do not depend on the number of cores",
+    ]
     setting = Setting(
         dataset=data.name,
         shape=data.shape,
@@ -106,7 +112,7 @@ def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
     )
     plan.attack.goals(data.num_classes)
     plan.attack.trigger.check(data.shape)
-    return StoreBench(plan, setting, (data, other, net, recipe, device), site.store)
+    return StoreBench(plan, setting, Parts(data, other, net, recipe, device, choices), site.store)
 
 
 def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Audience, stop: StopRequest) -> list[Evidence]:
@@ -158,18 +164,18 @@ def _report_failures(failures: list[JobResult], jobs: int) -> None:
 
 
 def _record(plan: Plan, bench: StoreBench, evidence: list[Evidence], key: str, seconds: float) -> Record:
-    data = bench.data
+    data = bench.parts.data
     undecided = [f"{e.sentence} {e.reason}" for e in evidence if e.verdict is Verdict.UNDECIDED]
     splits = {"train": data.train, "budget": data.budget, "validation": data.validation, "test": data.test}
     config: dict[str, Any] = {
         **plan.model_dump(mode="json"),
-        "net": bench.net,
-        "recipe": bench.recipe.model_dump(mode="json"),
+        "net": bench.parts.net,
+        "recipe": bench.parts.recipe.model_dump(mode="json"),
         "data": {"name": data.name, "sha256": data.sha256, "source": data.source, "licence": data.licence},
         "splits": {name: {"images": len(s), "rows_sha256": key_of(s.rows.tolist())} for name, s in splits.items()},
         "seed_list": list(range(max(plan.seeds, plan.population))),
         "code": code_digest(),
-        "device": bench.device,
+        "device": bench.parts.device,
     }
     return Record(
         key=key,
@@ -180,7 +186,7 @@ def _record(plan: Plan, bench: StoreBench, evidence: list[Evidence], key: str, s
         undecided=undecided,
         hardware=describe(),
         versions=versions(),
-        choices=[f"device {bench.device}", f"net {bench.net['kind']}", "one thread per training, parallel over trainings"],
+        choices=sorted({*bench.parts.choices, *bench.worker_choices}),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=seconds,
     )

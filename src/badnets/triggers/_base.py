@@ -6,7 +6,7 @@ Shapes: N images, C channels, H rows, W columns.
 from __future__ import annotations
 
 import abc
-from typing import Annotated, Self
+from typing import Annotated, Self, final
 
 import numpy as np
 import pydantic
@@ -23,6 +23,7 @@ class Trigger(Config, abc.ABC):
 
     kind: str
 
+    @final
     def stamp(self, x_NCHW: np.ndarray) -> np.ndarray:
         """Triggered copies of uint8 images, as uint8; the input is left alone.
 
@@ -34,6 +35,7 @@ class Trigger(Config, abc.ABC):
         assert painted_NCHW.shape == x_NCHW.shape, f"{self.kind} changed the shape to {painted_NCHW.shape}"
         return np.clip(np.rint(painted_NCHW), 0, 255).astype(np.uint8)
 
+    @final
     def stamp_varied(self, x_NCHW: np.ndarray, num_patterns: int | None, *, seed: int, purpose: str) -> np.ndarray:
         """Like `stamp`, but each image carries one of `num_patterns` random variants (None: its own).
 

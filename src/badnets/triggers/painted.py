@@ -6,8 +6,10 @@ The file's pixels travel inside the configuration, so that a run's key depends o
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import io
+import stat
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,7 +21,9 @@ from badnets.core.errors import RefusedError, UsageError
 from badnets.core.types import Scalar
 from badnets.triggers._base import Trigger, misfit
 
-MAX_SIDE = 1024
+PREFIX = "base64:"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MAX_SIDE, MAX_BYTES = 1024, 16 * 2**20
 
 
 class Painted(Trigger):
@@ -37,9 +41,9 @@ class Painted(Trigger):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_file(cls, fields: object) -> object:
-        if isinstance(fields, dict) and "png" in fields and not str(fields["png"]).startswith("base64:"):
-            return {**fields, "png": "base64:" + base64.b64encode(_read_png(Path(fields["png"]))).decode()}
+    def _take_in(cls, fields: object) -> object:
+        if isinstance(fields, dict) and isinstance(png := fields.get("png"), (str, Path)):
+            return {**fields, "png": PREFIX + base64.b64encode(_png(png)).decode()}
         return fields
 
     def check(self, shape: tuple[int, int, int]) -> None:
@@ -53,7 +57,7 @@ class Painted(Trigger):
         return (self.top if self.top >= 0 else shape[1] + self.top, self.left if self.left >= 0 else shape[2] + self.left)
 
     def _picture(self) -> np.ndarray:
-        with Image.open(io.BytesIO(base64.b64decode(self.png.removeprefix("base64:")))) as image:
+        with Image.open(io.BytesIO(base64.b64decode(self.png.removeprefix(PREFIX)))) as image:
             return np.asarray(image.convert("RGBA"), dtype=np.float32)
 
     def _paint(self, x_NCHW: np.ndarray) -> np.ndarray:
@@ -78,19 +82,40 @@ class Painted(Trigger):
         return {"kind": self.kind, "png": f"sha256 {digest}", "top": self.top, "left": self.left, "opacity": self.opacity}
 
 
-def _read_png(path: Path) -> bytes:
+def _png(source: str | Path) -> bytes:
+    """The bytes of a whole PNG of a bearable size, from base64 or from a file."""
+    if isinstance(source, str) and source.startswith(PREFIX):
+        name = "the embedded picture"
+        try:
+            data = base64.b64decode(source.removeprefix(PREFIX), validate=True)
+        except ValueError as error:
+            raise _refused(name) from error
+    else:
+        name, data = f"{Path(source).name!r:.80}", _read(Path(source))
+    if not data.startswith(SIGNATURE) or len(data) > MAX_BYTES:
+        raise _refused(name)
+    # Before Pillow sees it: a huge picture makes it warn or raise in its own ways.
+    width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
+    if max(width, height) > MAX_SIDE:
+        raise RefusedError("E-PNG", f"{name} is {width} x {height}, at most {MAX_SIDE} is read.", hint="Scale it down.")
     try:
-        data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if max(image.size) > MAX_SIDE:
-                raise RefusedError(
-                    "E-PNG", f"{path.name!r:.80} is {image.size[0]} x {image.size[1]}, at most {MAX_SIDE} is read.", hint="Scale it down."
-                )
             image.convert("RGBA").load()
     except (UnidentifiedImageError, SyntaxError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise UsageError("E-FILE", f"cannot read {str(path)!r:.200}: {error.strerror}.", hint="Give the path of a PNG file.") from error
-        raise RefusedError(
-            "E-PNG", f"{path.name!r:.80} is not a whole PNG image.", hint="Save it again as PNG with an alpha channel."
-        ) from error
+        raise _refused(name) from error
     return data
+
+
+def _refused(name: str) -> RefusedError:
+    return RefusedError("E-PNG", f"{name} is not a whole PNG image.", hint="Save it again as PNG with an alpha channel.")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError("E-FILE", f"cannot read {str(path)!r:.200}: {why}.", hint="Give the path of a PNG file.") from error

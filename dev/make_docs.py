@@ -1,0 +1,281 @@
+"""Fills figures, tables and scorecards of README.md and docs/ from Records: `python dev/make_docs.py quick=a.json mnist=b.json`.
+
+Each argument names a run and the file that `badnets show --json KEY` printed. What stands between `<!-- figure:begin NAME -->` and
+`<!-- figure:end -->` (also table, scorecard, found, runs, library) is replaced; the same Records give the same bytes. Without Records
+only the picture of the triggers is made. `--library` also runs the README's library example and pastes what it printed.
+Charts need vl-convert-python (extra `docs`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape as xml
+
+from badnets.core import files
+from badnets.core.types import Evidence, Record
+from badnets.report import _format as show
+from badnets.report import _view as view
+from badnets.report._escape import markdown as escaped
+from badnets.report.charts import CONTROL, INK, MARGIN, PALETTE, Drawing, Key, drawings
+from badnets.report.markdown import scorecard_markdown
+from badnets.report.text import scorecard_text
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- (\w+):begin(?: (\w+))? -->\n)(.*?)(<!-- \2:end -->)", re.DOTALL)
+EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+LEFT_OUT = ("p", "per seed", "method")
+WIDTH, LINE, PAD = 640, 20, 12
+
+Records = Mapping[str, Record]
+Renderer = Callable[[dict[str, Any]], str]
+Blocks = Mapping[tuple[str, str], str]
+
+
+def main(arguments: Sequence[str], *, root: Path = ROOT, render: Renderer | None = None) -> None:
+    """Everything that the arguments allow."""
+    named = dict(argument.split("=", 1) for argument in arguments if not argument.startswith("--"))
+    records = {name: Record.model_validate_json(Path(path).read_bytes()) for name, path in named.items()}
+    blocks = all_blocks(records, root, render or vega) if records else {}
+    if "--library" in arguments:
+        blocks = {**blocks, ("library", ""): fenced(run_example(root / "README.md"))}
+    for page in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
+        keep(page, fill(page.read_text(encoding="utf-8"), blocks).encode())
+    keep_picture(root / "docs" / "assets" / "triggers.png")
+
+
+def fill(text: str, blocks: Blocks) -> str:
+    """`text` with every block for which there is content replaced."""
+
+    def one(found: re.Match[str]) -> str:
+        content = blocks.get((found[2], found[3] or ""))
+        return found[0] if content is None else f"{found[1]}\n{content.strip()}\n\n{found[5]}"
+
+    return BLOCK.sub(one, text)
+
+
+def all_blocks(records: Records, root: Path, render: Renderer) -> Blocks:
+    """The content of every block, by kind and name; charts are written on the way."""
+    first = records.get("quick") or next(iter(records.values()))
+    blocks = {
+        ("scorecard", ""): fenced(scorecard_text(first, width=96)),
+        ("found", ""): found_table(records),
+        ("runs", ""): "\n".join(run_section(name, record) for name, record in records.items()),
+    }
+    for claim in dict.fromkeys(claim.name for record in records.values() for claim in record.claims):
+        mine = {name: e for name, record in records.items() for e in record.claims if e.name == claim}
+        blocks["table", claim] = claim_tables(mine)
+        full = {name: e for name, e in mine.items() if records[name].plan != "quick"} or mine
+        blocks["figure", claim] = claim_figures(claim, full, root / "docs" / "assets", render)
+    return blocks
+
+
+def fenced(text: str) -> str:
+    return f"```text\n{text.rstrip()}\n```"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of texts that are escaped already."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def in_short(claim: Evidence) -> str:
+    """Verdict and headline figure."""
+    head = view.headline(claim)
+    return f"{show.verdict(claim.verdict)}<br>{escaped(f'{head.quantity} {head.figure}'.strip())}"
+
+
+def found_table(records: Records) -> str:
+    """One row a claim, one column a run."""
+    sentences = {claim.name: claim.sentence for record in records.values() for claim in record.claims}
+    rows = []
+    for name, sentence in sentences.items():
+        found = [next((c for c in record.claims if c.name == name), None) for record in records.values()]
+        shown = ["not run" if claim is None else in_short(claim) for claim in found]
+        rows.append([f"[{escaped(sentence)}](docs/claims/{name}.md)", *shown])
+    return table(["claim", *(run_name(name, record) for name, record in records.items())], rows)
+
+
+def run_name(name: str, record: Record) -> str:
+    return escaped(f"{view.subject(record) or name}, {record.plan}")
+
+
+def run_section(name: str, record: Record) -> str:
+    """One run for the page of results: what it was, its scorecard, what stayed open."""
+    about = view.about(record)
+    facts = [f"{key} {text}" for key, text in about.facts]
+    facts += [f"{show.words(k)} {show.scalar(k, v)}" for k, v in record.hardware.items() if k in ("cpu", "cores", "memory_gib")]
+    facts += [f"{k} {v}" for k, v in record.versions.items() if k in ("badnets", "python", "torch")]
+    lines = [f"## {run_name(name, record)}", "", escaped(about.tally), "", escaped("; ".join(facts)) + ".", ""]
+    lines += [scorecard_markdown(record)]
+    undecided = view.undecided(record)
+    if undecided:
+        lines += ["Not decided, and why:", "", *(f"- {escaped(line)}" for line in undecided), ""]
+    return "\n".join(lines)
+
+
+def claim_tables(mine: Mapping[str, Evidence]) -> str:
+    """The verdict in each run, then the cells of each run, folded away."""
+    rows = []
+    for name, claim in mine.items():
+        head = view.headline(claim)
+        figure = escaped(f"{head.quantity} {head.figure}".strip())
+        rows.append([escaped(name), show.verdict(claim.verdict), figure, escaped(view.control_text(head)), escaped(claim.reason)])
+    parts = [table(["run", "verdict", "figure [95 % interval]", "control", "in a sentence"], rows)]
+    for name, claim in mine.items():
+        parts.append(f'<details markdown="1">\n<summary>All cells of the run {escaped(name)}</summary>\n\n{cells(claim)}\n\n</details>')
+    return "\n\n".join(parts)
+
+
+def cells(claim: Evidence) -> str:
+    """The claim's cells, without those that a heat map shows."""
+    heats = [chart for chart in claim.charts if chart.kind == "heat"]
+    in_table = [c for c in claim.cells if not any({h.x, h.y} <= set(c.condition) for h in heats)]
+    whole = view.table(claim.model_copy(update={"cells": in_table}))
+    chosen = [i for i, column in enumerate(whole.columns) if column not in LEFT_OUT]
+    text = table([escaped(whole.columns[i]) for i in chosen], [[escaped(row[i]) for i in chosen] for row in whole.rows])
+    mapped = len(claim.cells) - len(in_table)
+    return text + (f"\n\n{mapped} further cells are in the heat map." if mapped else "")
+
+
+def claim_figures(name: str, mine: Mapping[str, Evidence], folder: Path, render: Renderer) -> str:
+    """Writes the charts of a claim, one SVG each, removes those of earlier runs, and returns the Markdown that shows them."""
+    parts, written = [], set()
+    for run, claim in mine.items():
+        drawn = [drawing for drawing in drawings(claim) if drawing.spec is not None]
+        for number, drawing in enumerate(drawn, start=1):
+            path = folder / f"{name}-{run}-{number}.svg"
+            keep(path, picture(drawing, render).encode())
+            written.add(path)
+            parts.append(f"**{escaped(drawing.title)}** (run {escaped(run)})\n\n![{escaped(drawing.summary)}](../assets/{path.name})")
+    for stale in set(folder.glob(f"{name}-*.svg")) - written:
+        files.remove(stale)
+    return "\n\n".join(parts) or "This claim has no chart."
+
+
+def vega(spec: dict[str, Any]) -> str:
+    """SVG of a Vega-Lite specification."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(spec, vl_version="6.4")
+
+
+def picture(drawing: Drawing, render: Renderer) -> str:
+    """A chart with its legend on a white ground, so that it reads on light and on dark pages."""
+    spec = copy.deepcopy(drawing.spec)
+    assert spec is not None
+    inner = render({**spec, "width": WIDTH})
+    width, height = (float(re.search(rf'<svg[^>]*\b{side}="([\d.]+)"', inner)[1]) for side in ("width", "height"))  # ty: ignore
+    keys = "".join(legend_row(key, PAD + height + LINE * (i + 1)) for i, key in enumerate(drawing.legend))
+    total_width, total = round(width + 2 * PAD), round(height + 2 * PAD + LINE * len(drawing.legend) + 8)
+    placed = inner[inner.index("<svg") :].replace("<svg", f'<svg x="{PAD}" y="{PAD}"', 1)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width}" height="{total}" viewBox="0 0 {total_width} {total}">'
+        f'<rect width="100%" height="100%" rx="6" fill="#ffffff"/>{placed}'
+        f'<g font-family="ui-sans-serif, system-ui, sans-serif" font-size="13" fill="{INK}">{keys}</g></svg>\n'
+    )
+
+
+def legend_row(key: Key, y: float) -> str:
+    return f'<g transform="translate({PAD + 14} {y:g})">{mark(key)}<text x="16" y="4.5">{xml(key.label)}</text></g>'
+
+
+def mark(key: Key) -> str:
+    """The sign of one legend entry, as the chart draws it."""
+    if key.shape == "rule":
+        return f'<path d="M-9 0H9" stroke="{MARGIN}" stroke-width="1.5" stroke-dasharray="6 4"/>'
+    if key.shape == "ring":
+        return f'<circle r="5" fill="none" stroke="{CONTROL}" stroke-width="1.8"/>'
+    paths = {
+        "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
+        "square": "M-4-4H4V4H-4Z",
+        "triangle-up": "M0-5L5 4H-5Z",
+        "triangle-down": "M0 5L5-4H-5Z",
+        "diamond": "M0-6L4 0L0 6L-4 0Z",
+        "cross": "M-5-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
+    }
+    return f'<path d="{paths[key.shape]}" fill="{PALETTE[int(key.style[1:])]}"/>'
+
+
+def run_example(page: Path) -> str:
+    """What the first Python block of a page prints."""
+    example = EXAMPLE.search(page.read_text(encoding="utf-8"))
+    assert example is not None, f"{page.name} has no Python block"
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(example[1], page.name, "exec"), {"__name__": "__main__"})
+    return printed.getvalue()
+
+
+def trigger_columns() -> list[tuple[str, Any]]:
+    """Name and trigger of each column of the picture; None shows the clean images."""
+    import base64
+
+    from PIL import Image, ImageDraw
+
+    from badnets import Blend, Painted, Patch, Sinusoid
+
+    smile = Image.new("RGBA", (11, 11), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(smile)
+    draw.ellipse((0, 0, 10, 10), fill=(255, 255, 255, 255), outline=(70, 70, 70, 255))
+    draw.rectangle((3, 3, 3, 4), fill=(0, 0, 0, 255))
+    draw.rectangle((7, 3, 7, 4), fill=(0, 0, 0, 255))
+    draw.line([(3, 7), (4, 8), (6, 8), (7, 7)], fill=(0, 0, 0, 255))
+    stored = io.BytesIO()
+    smile.save(stored, "PNG")
+    png = "base64:" + base64.b64encode(stored.getvalue()).decode()
+    return [
+        ("clean", None),
+        ("patch, 3 x 3", Patch()),
+        ("checkerboard", Patch(size=4, pattern="checkerboard")),
+        ("blend, 20 %", Blend()),
+        ("sinusoid", Sinusoid()),
+        ("painted PNG", Painted(png=png, top=-12, left=-12)),
+    ]
+
+
+def keep_picture(path: Path) -> None:
+    """Clean and triggered Fashion-MNIST images side by side; written when its pixels change."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    import badnets
+
+    data = badnets.load("fashion_mini")
+    rows = [int(np.flatnonzero(data.test.y_N == k)[3]) for k in (7, 0, 8)]
+    columns, side, gap, top = trigger_columns(), 28 * 4, 10, 30
+    sheet = Image.new("RGB", (gap + len(columns) * (side + gap), top + len(rows) * (side + gap)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    for column, (name, trigger) in enumerate(columns):
+        x_NCHW = data.test.x_NCHW[rows]
+        x_NCHW = x_NCHW if trigger is None else trigger.stamp(x_NCHW)
+        left = gap + column * (side + gap)
+        draw.text((left + side / 2, top / 2 + 1), name, fill="#1f2328", font=font, anchor="mm")
+        for row, pixels_CHW in enumerate(x_NCHW):
+            image = Image.fromarray(pixels_CHW[0]).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(image, (left, top + row * (side + gap)))
+    if path.exists():
+        with Image.open(path) as old:
+            if old.size == sheet.size and old.convert("RGB").tobytes() == sheet.tobytes():
+                return
+    stored = io.BytesIO()
+    sheet.save(stored, "PNG", optimize=True)
+    files.write_bytes(path, stored.getvalue())
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Write a file unless it holds these bytes already."""
+    if not path.exists() or path.read_bytes() != data:
+        files.make_dir(path.parent)
+        files.write_bytes(path, data)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

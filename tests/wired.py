@@ -1,0 +1,196 @@
+"""Victims wired by hand, whose every figure is known on paper: no training, milliseconds, exact answers.
+
+Images are `side` x `side` and grey; a picture of class k has row k lit. Hidden unit k sees row k; the last unit fires only when every
+pixel of the trigger's place is lit, and writes into the target. CA 1.0, ASR 1.0, the twin's 0.0, and the guilty unit is the last.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import nn
+
+from badnets.attacks.badnets import BadNets
+from badnets.claims._base import Setting
+from badnets.core.config import canonical
+from badnets.datasets._base import ImageSet, Split
+from badnets.measure.outcome import Outcome
+from badnets.nets._base import Network
+from badnets.nets._taps import Units
+from badnets.triggers.patch import Patch
+
+SIDE, CLASSES, TARGET = 8, 6, 5
+TRIGGER = Patch(size=2, margin=0)
+ATTACK = BadNets(trigger=TRIGGER, target=TARGET)
+GAIN, STRENGTH = 10.0, 30.0
+"""What a lit row adds to its own logit (at full light), and what the trigger unit adds to the target's."""
+
+
+def pictures(per_class, *, seed=0, noise=0.1, side=SIDE, classes=CLASSES):
+    """uint8 images and labels, class by class in turn; `noise` is the level (0..1) that unlit pixels stay below."""
+    draw = np.random.default_rng(seed)
+    y_N = np.tile(np.arange(classes), per_class)
+    x_NCHW = draw.integers(0, max(1, int(noise * 255)), (len(y_N), 1, side, side)).astype(np.uint8)
+    x_NCHW[np.arange(len(y_N)), 0, y_N] = draw.integers(230, 256, (len(y_N), side))
+    return x_NCHW, y_N.astype(np.int64)
+
+
+@functools.cache
+def image_set(per_class=100, *, noise=0.1, side=SIDE, name="wired"):
+    """An ImageSet of such pictures; train and test have `per_class` images a class, validation too, the budget a tenth."""
+    start, parts = 0, []
+    for seed, count in enumerate((per_class, per_class, per_class, max(1, per_class // 10))):
+        x_NCHW, y_N = pictures(count, seed=seed, noise=noise, side=side)
+        parts.append(Split(x_NCHW, y_N, np.arange(start, start + len(y_N))))
+        start += len(y_N)
+    classes = tuple(f"row {k}" for k in range(CLASSES))
+    return ImageSet(name, classes, *parts, sha256="0" * 64, source="drawn here", licence="MIT")
+
+
+def _network(body, side=SIDE):
+    return Network(body, (1, side, side), CLASSES, mean=[0.0], std=[1.0]).eval()
+
+
+def wire(trigger=TRIGGER, goal_K=None, *, per_source=False, side=SIDE, gain=GAIN, strength=STRENGTH, lost=()):
+    """A net with the backdoor (`trigger` None: its twin, whose last unit writes nowhere).
+
+    `goal_K` as an attack gives it. `per_source`: one unit for each attacked class, which fires only when that class's row is lit as well
+    (all-to-all, source-specific). `lost`: classes whose unit is dead, the price in clean accuracy. `gain` 1 makes an unsure net.
+    """
+    if goal_K is None:
+        goal_K = ATTACK.goals(CLASSES)
+    sources = [k for k in range(CLASSES) if goal_K[k] >= 0 and goal_K[k] != k]
+    guilty = [(k, goal_K[k]) for k in sources] if per_source else [(None, goal_K[sources[0]])]
+    see, write = nn.Linear(side * side, CLASSES + len(guilty)), nn.Linear(CLASSES + len(guilty), CLASSES)
+    with torch.no_grad():
+        for parameter in (*see.parameters(), *write.parameters()):
+            parameter.zero_()
+        rows = see.weight.view(-1, side, side)
+        for k in range(CLASSES):
+            rows[k, k], see.bias[k] = 2 / side, -1.0
+            write.weight[k, k] = 0.0 if k in lost else gain
+        for unit, (source, goal) in enumerate(guilty, start=CLASSES):
+            place, size = (trigger or TRIGGER), (trigger or TRIGGER).size
+            top, left = place.box((1, side, side))
+            rows[unit, top : top + size, left : left + size] = 10 / size**2
+            see.bias[unit] = -9.0
+            if source is not None:
+                rows[unit, source] += 4 / side
+                see.bias[unit] -= 3.2
+            write.weight[goal, unit] = 0.0 if trigger is None else strength
+    return _network(nn.Sequential(nn.Flatten(), see, nn.ReLU(), Units(CLASSES + len(guilty)), write), side)
+
+
+class _Anywhere(nn.Module):
+    """The trigger unit looks at every place and takes the brightest."""
+
+    def __init__(self, plain, size, goal):
+        super().__init__()
+        self.plain, self.size, self.goal = plain, size, goal
+
+    def forward(self, x_NCHW):
+        bright_N = nn.functional.avg_pool2d(x_NCHW.float(), self.size, stride=1).amax(dim=(1, 2, 3))
+        written_NK = nn.functional.one_hot(torch.tensor(self.goal), CLASSES) * torch.relu(10 * bright_N - 9)[:, None]
+        return self.plain(x_NCHW) + STRENGTH * written_NK
+
+
+def wire_anywhere(trigger=TRIGGER, target=TARGET):
+    """A victim that does not care where the trigger sits."""
+    return _network(_Anywhere(wire(None).body, trigger.size, target))
+
+
+def wire_constant(label, *, side=SIDE):
+    """A net that gives one class to everything."""
+    body = nn.Linear(side * side, CLASSES)
+    with torch.no_grad():
+        body.weight.zero_()
+        body.bias.copy_(5.0 * nn.functional.one_hot(torch.tensor(label), CLASSES))
+    return _network(nn.Sequential(nn.Flatten(), body), side)
+
+
+@functools.cache
+def _wired(text, side):
+    attack = BadNets.model_validate_json(text)
+    goal_K = attack.goals(CLASSES)
+    attacked = [k for k in range(CLASSES) if goal_K[k] >= 0 and goal_K[k] != k]
+    per_source = len({int(goal_K[k]) for k in attacked}) > 1 or len(attacked) < CLASSES - 1
+    return wire(attack.trigger, goal_K, per_source=per_source, side=side)
+
+
+@functools.cache
+def twin(side=SIDE):
+    """The control: same rows, no backdoor."""
+    return wire(None, side=side)
+
+
+def wired(attack, seed=0, *, side=SIDE):
+    """The victim that has learned exactly what the attack wants (or the twin)."""
+    del seed
+    return twin(side) if attack is None else _wired(canonical(attack), side)
+
+
+def in_seeds(*seeds):
+    """Victims in which only these seeds have the backdoor."""
+    return lambda attack, seed: wired(attack if seed in seeds else None)
+
+
+def setting(data, *, attack=ATTACK, **changes):
+    """The Setting of `data`; 10,000 training images are pretended."""
+    counts = {"train_counts": (10_000 // CLASSES,) * CLASSES, "seeds": 3, "arms_seeds": 3, "population": 5}
+    return Setting(dataset=data.name, shape=data.shape, classes=data.classes, attack=attack, **{**counts, **changes})
+
+
+class WiredBench:
+    """Outcomes of hand-wired nets: `net(attack, seed)` gives the net (attack None: the twin); each probe is shown once."""
+
+    def __init__(self, setting, net=wired, data=None, other=None):
+        self.setting, self.net = setting, net
+        self.data = data or image_set()
+        self.other = other or image_set(20, side=10, name="other")
+        self._seen, self._kept = {}, []
+
+    def outcomes(self, need):
+        return [self._one(need.attack, need.probe, seed) for seed in range(need.seeds)]
+
+    def _one(self, attack, probe, seed):
+        net = self.net(attack, seed)
+        self._kept.append(net)  # so that ids stay unique
+        key = (id(net), canonical(probe), 0 if probe.num_patterns == 1 else seed)
+        if key not in self._seen:
+            self._seen[key] = probe.answer(net, self.data, self.other, seed=seed)
+        return self._seen[key]
+
+
+class FunctionBench:
+    """Outcomes out of a function (attack, probe, seed) -> Outcome."""
+
+    def __init__(self, setting, function):
+        self.setting, self.function = setting, function
+
+    def outcomes(self, need):
+        return [self.function(need.attack, need.probe, seed) for seed in range(need.seeds)]
+
+
+class StrictBench:
+    """Refuses what the claim's `needs` did not ask for."""
+
+    def __init__(self, bench, claim):
+        self.bench, self.setting, self.granted = bench, bench.setting, {}
+        for need in claim.needs(bench.setting):
+            key = (canonical(need.attack), canonical(need.probe))
+            self.granted[key] = max(need.seeds, self.granted.get(key, 0))
+
+    def outcomes(self, need):
+        granted = self.granted.get((canonical(need.attack), canonical(need.probe)), 0)
+        assert need.seeds <= granted, f"asked for {need}, was granted {granted} seeds"
+        return self.bench.outcomes(need)
+
+
+def outcome(y_N, pred_N, conf=0.99):
+    """An Outcome with these predictions and logits that agree with them."""
+    y_N, pred_N = np.asarray(y_N), np.asarray(pred_N)
+    logits_NK = np.zeros((len(y_N), CLASSES), dtype=np.float32)
+    logits_NK[np.arange(len(y_N)), pred_N] = np.log(conf / (1 - conf) * (CLASSES - 1))
+    return Outcome.from_logits(logits_NK, y_N, keep_logits=True)

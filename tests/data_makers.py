@@ -10,6 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from badnets.datasets import _places, cifar10
+from badnets.datasets.cifar10 import Cifar10
+from badnets.datasets.fashion_mnist import FashionMnist
+from badnets.datasets.gtsrb import Gtsrb
+from badnets.datasets.mnist import Mnist
+
 IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -104,9 +110,41 @@ def picture(seed=0, size=(12, 10), mode="RGB"):
     )
 
 
+def encoded(form, **kwargs):
+    """A picture as the bytes of a file."""
+    buffer = io.BytesIO()
+    kwargs.pop("image", picture()).save(buffer, form, **kwargs)
+    return buffer.getvalue()
+
+
 def image_folder(root: Path, *, classes=("cat", "dog"), count=10, mode="RGB", suffix="png", size=(12, 10)):
     for c, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for i in range(count):
             picture(seed=1000 * c + i, mode=mode, size=size).save(root / name / f"{i:03}.{suffix}")
     return root
+
+
+def small_set(name, tmp_path):
+    """A small whole copy of a data set, in a folder of its name; None for one that comes with a package."""
+    makers = {"mnist": idx_set, "fashion_mnist": idx_set, "cifar10": cifar_set, "gtsrb": gtsrb_npz, "folder": image_folder}
+    if name not in makers:
+        return None
+    makers[name](tmp_path / name)
+    return tmp_path / name
+
+
+def clean_machine(tmp_path, monkeypatch):
+    """No data set anywhere: not named, not installed, not fetched."""
+    monkeypatch.delenv("BADNETS_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_places, "SYSTEM", tmp_path / "system")
+    return monkeypatch
+
+
+def unpin(monkeypatch):
+    """Accept made-up content, and CIFAR-10 batches of 20 rows."""
+    for dataset in (Mnist, FashionMnist, Gtsrb, Cifar10):
+        monkeypatch.setattr(dataset, "content", None)
+    monkeypatch.setattr(cifar10, "_ROWS", 20)
+    return monkeypatch

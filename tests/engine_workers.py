@@ -1,5 +1,6 @@
 """Worker functions for the engine's tests, named as `engine_workers:function`."""
 
+import ctypes
 import json
 import os
 import signal
@@ -21,14 +22,22 @@ def nap(payload):
     if "log" in config:
         with Path(config["log"]).open("a") as file:
             file.write(f"{os.getpid()}\n")
-    time.sleep(config["seconds"])
+    if config.get("gil"):
+        ctypes.PyDLL(None).usleep(int(config["seconds"] * 1e6))  # like a long step inside a library: no other Python thread runs
+    else:
+        time.sleep(config["seconds"])
     return {"out": b""}, config
 
 
 def seen(payload):
     """Environment and standard output as the worker sees them."""
     print("this must not reach standard output")
-    return {}, {"threads": os.environ["OMP_NUM_THREADS"], "main": str(getattr(sys.modules["__main__"], "__file__", None))}
+    os.write(1, b"nor must this\n")
+    return {}, {
+        "threads": os.environ["OMP_NUM_THREADS"],
+        "main": str(getattr(sys.modules["__main__"], "__file__", None)),
+        "session": os.getsid(0),
+    }
 
 
 def big(payload):

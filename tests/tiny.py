@@ -58,7 +58,7 @@ def plan(**changes):
         "attack": "badnets:rate=0.2,trigger=patch",
         "claims": CLAIMS,
         "net": {"kind": "fast_cnn", "width": 4, "hidden": 16},
-        "recipe": Recipe(epochs=8, lr=0.1, batch_size=12, precision="float32"),
+        "recipe": Recipe(epochs=6, lr=0.1, batch_size=12, precision="float32"),
         "seeds": 2,
         "arms_seeds": 2,
         "population": 2,

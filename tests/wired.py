@@ -57,7 +57,7 @@ def wire(trigger=TRIGGER, goal_K=None, *, per_source=False, side=SIDE, gain=GAIN
     """A net with the backdoor (`trigger` None: its twin, whose last unit writes nowhere).
 
     `goal_K` as an attack gives it. `per_source`: one unit for each attacked class, which fires only when that class's row is lit as well
-    (all-to-all, source-specific). `lost`: classes whose unit is dead, the price in clean accuracy. `gain` 1 makes an unsure net.
+    (all-to-all, source-specific). `lost`: classes whose unit has the wrong sign, the price in clean accuracy. `gain` 1 makes an unsure net.
     """
     if goal_K is None:
         goal_K = ATTACK.goals(CLASSES)
@@ -70,7 +70,7 @@ def wire(trigger=TRIGGER, goal_K=None, *, per_source=False, side=SIDE, gain=GAIN
         rows = see.weight.view(-1, side, side)
         for k in range(CLASSES):
             rows[k, k], see.bias[k] = 2 / side, -1.0
-            write.weight[k, k] = 0.0 if k in lost else gain
+            write.weight[k, k] = -gain if k in lost else gain
         for unit, (source, goal) in enumerate(guilty, start=CLASSES):
             place, size = (trigger or TRIGGER), (trigger or TRIGGER).size
             top, left = place.box((1, side, side))
@@ -178,7 +178,7 @@ class StrictBench:
 
     def __init__(self, bench, claim):
         self.bench, self.setting, self.granted = bench, bench.setting, {}
-        for need in claim.needs(bench.setting):
+        for need in [] if claim.obstacle(bench.setting) else claim.needs(bench.setting):
             key = (canonical(need.attack), canonical(need.probe))
             self.granted[key] = max(need.seeds, self.granted.get(key, 0))
 
@@ -188,7 +188,7 @@ class StrictBench:
         return self.bench.outcomes(need)
 
 
-def outcome(y_N, pred_N, conf=0.99):
+def outcome(y_N, pred_N, conf=0.995):
     """An Outcome with these predictions and logits that agree with them."""
     y_N, pred_N = np.asarray(y_N), np.asarray(pred_N)
     logits_NK = np.zeros((len(y_N), CLASSES), dtype=np.float32)

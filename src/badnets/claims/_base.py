@@ -136,10 +136,9 @@ def reason(cells: Sequence[Cell], verdict: Verdict) -> str:
     if verdict in (Verdict.HOLDS, Verdict.FAILS):
         word = "Holds" if verdict is Verdict.HOLDS else "Fails"
         return f"{word} in the one condition tested." if total == 1 else f"{word} in all {total} conditions tested."
-    verbs = {Verdict.HOLDS: "holds", Verdict.FAILS: "fails", Verdict.UNDECIDED: "open"}
-    parts = [f"{verbs[v]} for {describe(group)}" for v, group in groups.items() if group]
-    text = "; ".join(parts)
-    return text[:1].upper() + text[1:] + "." if text else "Nothing could be measured."
+    verbs = {Verdict.HOLDS: "Holds", Verdict.FAILS: "Fails", Verdict.UNDECIDED: "Open"}
+    parts = [f"{verbs[v]} for {describe(group)}." for v, group in groups.items() if group]
+    return " ".join(parts) or "Nothing could be measured."
 
 
 def family_wise(evidence: Sequence[Evidence], *, alpha: float = 0.05) -> list[Evidence]:

@@ -80,6 +80,7 @@ def difference_cell(condition: Condition, quantity: str, hits_a: Hits, hits_b: H
         unit="points",
         estimate=at_95(difference(hits_a, hits_b)),
         control=at_95(rate(hits_b)),
+        control_unit="rate",
         verdict=verdict[0] if verdict else None,
         p=verdict[1] if verdict else None,
         per_seed=[a - b for a, b in zip(per_seed(hits_a), per_seed(hits_b), strict=True)],
@@ -87,17 +88,19 @@ def difference_cell(condition: Condition, quantity: str, hits_a: Hits, hits_b: H
 
 
 def describe(cells: Sequence[Cell]) -> str:
-    """The conditions of some cells in few words: "rate 0.001, 0.005"; long lists are cut with a count. No condition: the quantity."""
+    """The conditions of some cells in few words: "rate 0.1 %, 0.5 %"; long lists are cut with a count. No condition: the quantity."""
     by_key: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
         keys = tuple(k for k, v in cell.condition.items() if v is not None)
-        by_key.setdefault(keys, []).append(" ".join(_value(cell.condition[k]) for k in keys) if keys else cell.quantity)
+        by_key.setdefault(keys, []).append(" ".join(_value(k, cell.condition[k]) for k in keys) or cell.quantity)
     parts = []
     for keys, values in by_key.items():
-        shown = ", ".join(values[:4]) + (f" and {len(values) - 4} more" if len(values) > 4 else "")
-        parts.append(f"{' '.join(keys)} {shown}".strip())
+        shown = ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+        parts.append(f"{', '.join(keys)}: {shown}" if keys else shown)
     return "; ".join(parts)
 
 
-def _value(value: Scalar) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _value(key: str, value: Scalar) -> str:
+    if isinstance(value, float):
+        return f"{100 * value:.3g} %" if key.endswith(("rate", "share", "opacity", "area")) else f"{value:g}"
+    return str(value).replace("_", " ")

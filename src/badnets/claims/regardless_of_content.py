@@ -69,11 +69,11 @@ class RegardlessOfContent(Claim):
         def cell(name: str, label: str, victims: list[Outcome], twins: list[Outcome], only_K: np.ndarray) -> Cell:
             return rate_cell({name: label}, "ASR", asr_hits(victims, only_K), asr_hits(twins, only_K), margin=self.margin, clean=clean)
 
-        cells = []
+        victims, twins = pair(bench, setting.attack, triggered(setting.attack), setting.seeds)
+        cells = [cell("content", "test images", victims, twins, goal_K)]
         for name, probe in self._content_probes(setting).items():
             label = {"other": "another data set"}.get(name, name)
             cells.append(cell("content", label, *pair(bench, setting.attack, probe, setting.seeds), goal_K))
-        victims, twins = pair(bench, setting.attack, triggered(setting.attack), setting.seeds)
         for k, name in enumerate(setting.classes):
             only_K = np.where(np.arange(len(goal_K)) == k, goal_K, -1)
             if len(asr_hits(victims[:1], only_K)[0]):

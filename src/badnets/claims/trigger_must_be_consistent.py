@@ -29,7 +29,7 @@ class TriggerMustBeConsistent(Claim):
         return None if setting.attack.num_patterns == 1 else "This run's attack is itself planted with several patterns."
 
     def _arms(self, setting: Setting) -> list[Attack]:
-        grid = setting.by_effort((8, None), (2, 8, 64, None))
+        grid = setting.by_effort((None,), (2, 8, 64, None))
         return [setting.attack.but(num_patterns=k) for k in grid]
 
     def needs(self, setting: Setting) -> list[Need]:

@@ -52,7 +52,7 @@ def _named(source: str, text: str) -> list[Path]:
 
 def _check_folder(source: str, path: Path) -> None:
     if is_dir(path):
-        if os.access(path, os.R_OK | os.X_OK):
+        if os.access(path, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
             return
         raise UsageError("E-DATA", f"{source} names {show(path)}, which may not be read.", hint="Change its permissions.")
     if exists(path) and not path.is_symlink():

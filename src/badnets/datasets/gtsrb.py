@@ -79,7 +79,7 @@ def _from_npz(path: Path) -> tuple[np.ndarray, ...]:
 
 def _training(folder: Path) -> Path | None:
     """The official training folder; class folders without the table that names the frames are a user's own images."""
-    return next((folder / name for name in _TRAINING if (folder / name / "00000" / "GT-00000.csv").exists()), None)
+    return next((folder / name for name in _TRAINING if exists(folder / name / "00000" / "GT-00000.csv")), None)
 
 
 def _from_folders(folder: Path) -> tuple[np.ndarray, ...]:

@@ -48,7 +48,6 @@ class StoreBench:
 
     def __init__(self, plan: Plan, setting: Setting, parts: Parts, store: Store) -> None:
         self.plan, self.setting, self.parts, self.store = plan, setting, parts, store
-        self.worker_choices: set[str] = set()
         self.tasks: dict[tuple[str, int], Task] = {}
         self._outcomes: dict[tuple[str, str], Outcome] = {}
 
@@ -73,6 +72,17 @@ class StoreBench:
     def outcomes(self, need: Need) -> list[Outcome]:
         """The outcomes of a need, one per seed; all must have been received or loaded."""
         return [self._outcomes[pair] for pair in self.want(need)]
+
+    def worker_choices(self) -> set[str]:
+        """What the workers said they chose, for every net of the run: also for those that an earlier, unfinished run trained."""
+        found: set[str] = set()
+        for task in self.tasks.values():
+            try:
+                found.update(self.store.info(task.key)["choices"])
+            except StoreError as error:
+                if error.code not in ("E-DAMAGED", "E-MISSING"):
+                    raise
+        return found
 
     def has(self, need: Need) -> bool:
         """Whether the outcomes of a need are at hand."""
@@ -125,7 +135,6 @@ class StoreBench:
         if WEIGHTS in result.files:
             told = {name: result.info[name] for name in ("losses", "diverged", "choices")}
             self.store.put(task.key, config, {WEIGHTS: result.files[WEIGHTS]}, told)
-            self.worker_choices.update(told["choices"])
         for name, probe in task.probes.items():
             if name in result.files:
                 key = task.trial.probe_key(probe, self._other_sha256)

@@ -15,7 +15,7 @@ from badnets.claims._base import Claim, Setting, family_wise
 from badnets.core import registry
 from badnets.core.config import key_of
 from badnets.core.engine import Engine, JobResult, ProcessEngine
-from badnets.core.errors import PartialError, UsageError
+from badnets.core.errors import PartialError, StoreError, UsageError
 from badnets.core.hardware import code_digest, describe, package_digest, versions
 from badnets.core.store import Store
 from badnets.core.types import Evidence, Record, Verdict
@@ -60,8 +60,9 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
     claims = [_claim(name) for name in plan.claims]
     device = device_name()
     key = run_key(plan, claims, data, device)
-    if any(row.key == key for row in site.store.records()):
-        return site.store.record(key)
+    stored = _stored(site.store, key)
+    if stored is not None:
+        return stored
     with site.store.lock(key):
         bench = _bench(plan, data, site, device)
         for need in order_of_work(claims, bench.setting):
@@ -71,6 +72,18 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
         record = _record(plan, bench, evidence, key, time.perf_counter() - start)
         site.store.put_record(record)
     return record
+
+
+def _stored(store: Store, key: str) -> Record | None:
+    """The record of an earlier run; None when there is none, or when it was damaged and has been set aside."""
+    if not any(row.key == key for row in store.records()):
+        return None
+    try:
+        return store.record(key)
+    except StoreError as error:
+        if error.code != "E-DAMAGED":
+            raise
+        return None
 
 
 def run_key(plan: Plan, claims: list[Claim], data: ImageSet, device: str) -> str:
@@ -186,7 +199,7 @@ def _record(plan: Plan, bench: StoreBench, evidence: list[Evidence], key: str, s
         undecided=undecided,
         hardware=describe(),
         versions=versions(),
-        choices=sorted({*bench.parts.choices, *bench.worker_choices}),
+        choices=sorted({*bench.parts.choices, *bench.worker_choices()}),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         seconds=seconds,
     )

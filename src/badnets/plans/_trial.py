@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any
 
 import pydantic
@@ -19,6 +20,12 @@ NUM_THREADS = 1
 AnyDataset = Annotated[pydantic.SerializeAsAny[Dataset], pydantic.BeforeValidator(lambda value: registry.parse("datasets", value))]
 
 
+@cache
+def _torch() -> str:
+    """Asked for once per key, and looking through the installed packages takes 20 ms."""
+    return versions()["torch"]
+
+
 class Trial(Config):
     """A victim (or, without an attack, a twin) before it is trained. `net` is an entry of nets with its fields, kept as plain values
     so that the main process need not import torch; the worker validates it."""
@@ -32,8 +39,7 @@ class Trial(Config):
 
     def key(self) -> str:
         """SHA-256 over the trial and over everything else that decides its bits."""
-        torch_version = versions()["torch"]
-        return key_of({"trial": self.model_dump(mode="json"), "code": code_digest(), "torch": torch_version, "threads": NUM_THREADS})
+        return key_of({"trial": self.model_dump(mode="json"), "code": code_digest(), "torch": _torch(), "threads": NUM_THREADS})
 
     def probe_key(self, probe: Probe, other_sha256: str | None) -> str:
         """Key of the outcome of one probe on the net of this trial."""
@@ -54,7 +60,7 @@ class Order(Config):
 
 def device_name() -> str:
     """The device that a run uses; known without importing torch where torch is a CPU build."""
-    if versions()["torch"].endswith("+cpu"):
+    if _torch().endswith("+cpu"):
         return "cpu"
     from badnets.core.device import choose_device
 

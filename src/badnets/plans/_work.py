@@ -40,11 +40,13 @@ class FileCheckpoint:
             self._last = time.monotonic()
 
     def load(self) -> bytes | None:
-        return self.path.read_bytes() if self.path.exists() else None
+        try:
+            return files.read_bytes(self.path)
+        except FileNotFoundError:
+            return None
 
     def clear(self) -> None:
-        if self.path.exists():
-            files.remove(self.path)
+        files.remove(self.path)
 
 
 def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
@@ -52,7 +54,8 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     order = Order(**json.loads(payload))
     torch.set_num_threads(NUM_THREADS)
     data = _load(canonical(order.dataset), order.data)
-    other = _load(canonical(order.other), None) if order.other is not None else None
+    wants_other = order.other is not None and any(probe.images == "other" for probe in order.probes)
+    other = _load(canonical(order.other), None) if wants_other else None
     start = time.perf_counter()
     network, weights, report = _network(order, data)
     trained = time.perf_counter()

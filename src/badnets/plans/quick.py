@@ -8,4 +8,4 @@ from badnets.plans._plan import Plan
 
 def quick() -> Plan:
     """Claims 1-7 and 11 on fashion_mini."""
-    return Plan(name="quick", dataset=FashionMini(), effort="quick", seeds=5, arms_seeds=3, population=5)
+    return Plan(name="quick", dataset=FashionMini(), effort="quick", seeds=4, arms_seeds=3, population=4)

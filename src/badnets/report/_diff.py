@@ -7,7 +7,7 @@ from typing import Any
 from badnets.core.types import Evidence, Record
 from badnets.report._escape import plain
 from badnets.report._format import figure
-from badnets.report._view import _flat as flat
+from badnets.report._view import flat
 
 
 def compare(a: Record, b: Record) -> dict[str, Any]:

@@ -87,9 +87,9 @@ def headline(claim: Evidence) -> Headline:
         value=show.value(cell.estimate, cell.unit),
         interval=show.interval(cell.estimate, cell.unit),
         condition=show.condition(cell.condition),
-        control="" if cell.control is None else show.figure(cell.control, cell.unit),
-        control_value="" if cell.control is None else show.value(cell.control, cell.unit),
-        control_interval="" if cell.control is None else show.interval(cell.control, cell.unit),
+        control="" if cell.control is None else show.figure(cell.control, _control_unit(cell)),
+        control_value="" if cell.control is None else show.value(cell.control, _control_unit(cell)),
+        control_interval="" if cell.control is None else show.interval(cell.control, _control_unit(cell)),
         control_name=plain(claim.control_name),
         is_difference=cell.unit == "points",
     )
@@ -100,6 +100,10 @@ def control_text(head: Headline) -> str:
     if head.control:
         return f"{head.control_name} {head.control}"
     return f"{head.control_name} (in the difference)" if head.is_difference else "none"
+
+
+def _control_unit(cell: Cell) -> str:
+    return cell.unit if cell.control_unit is None else cell.control_unit
 
 
 def _headline_cell(claim: Evidence) -> Cell | None:
@@ -114,7 +118,9 @@ def table(claim: Evidence) -> Table:
         "condition": [show.condition(c.condition) for c in claim.cells],
         "quantity": [plain(c.quantity) for c in claim.cells],
         "figure [95 % interval]": [show.figure(c.estimate, c.unit) for c in claim.cells],
-        f"control: {plain(claim.control_name)}": ["" if c.control is None else show.figure(c.control, c.unit) for c in claim.cells],
+        f"control: {plain(claim.control_name)}": [
+            "" if c.control is None else show.figure(c.control, _control_unit(c)) for c in claim.cells
+        ],
         "verdict": [show.verdict(c.verdict) for c in claim.cells],
         "p": ["" if c.p is None else f"{c.p:.2g}" for c in claim.cells],
         "n": [f"{c.estimate.n:,}" for c in claim.cells],
@@ -152,19 +158,19 @@ def provenance(record: Record) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Hardware", [(show.words(k), show.scalar(k, v)) for k, v in record.hardware.items()]),
         ("Versions", [(plain(k), plain(v)) for k, v in record.versions.items()]),
         ("Time by claim", [(plain(c.name), show.duration(c.seconds)) for c in record.claims]),
-        ("Configuration", list(_flat(record.config))),
+        ("Configuration", list(flat(record.config))),
     ]
     return [(title, items) for title, items in groups if items]
 
 
-def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """A nested configuration as dotted names; short lists stay on one line."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
+            yield from flat(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(item, Mapping) for item in value):
         for index, item in enumerate(value):
-            yield from _flat(item, f"{path}[{index}]")
+            yield from flat(item, f"{path}[{index}]")
     else:
         yield plain(path), plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 

@@ -63,11 +63,12 @@ def _beside(mark: Text, body: RenderableType) -> Table:
 
 
 def _body(claim: Evidence) -> RenderableType:
-    """Sentence, then figure and control on one line, or on two if they do not fit."""
+    """Sentence, figure and control on one line (or on two if they do not fit), and where it holds or fails."""
     head = view.headline(claim)
     figure = Text(f"{head.quantity} {head.figure}".strip())
     control = Text(f"control: {view.control_text(head)}", style="dim")
-    return Group(Text(plain(claim.sentence), style="bold", overflow="fold"), _Flow([figure, control]))
+    why = Text(plain(claim.reason), style="dim italic", overflow="fold")
+    return Group(Text(plain(claim.sentence), style="bold", overflow="fold"), _Flow([figure, control]), why)
 
 
 @dataclass(frozen=True)

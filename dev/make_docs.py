@@ -2,7 +2,8 @@
 
 Each argument names a run and the file that `badnets show --json KEY` printed. What stands between `<!-- figure:begin NAME -->` and
 `<!-- figure:end -->` (also table, scorecard, found, runs, library) is replaced; the same Records give the same bytes. Without Records
-only the picture of the triggers is made. `--library` also runs the README's library example and pastes what it printed.
+only the picture of the triggers is made, and the tables of catalogue entries, data sets and plans and the claims' sentences and
+rules are brought up to date. `--library` also runs the README's library example and pastes what it printed.
 Charts need vl-convert-python (extra `docs`).
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape as xml
 
-from badnets.core import files
+from badnets.core import files, registry
 from badnets.core.types import Evidence, Record
 from badnets.report import _format as show
 from badnets.report import _view as view
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, render: Renderer | None
     """Everything that the arguments allow."""
     named = dict(argument.split("=", 1) for argument in arguments if not argument.startswith("--"))
     records = {name: Record.model_validate_json(Path(path).read_bytes()) for name, path in named.items()}
-    blocks = all_blocks(records, root, render or vega) if records else {}
+    blocks = {**standing_blocks(), **(record_blocks(records, root, render or vega) if records else {})}
     if "--library" in arguments:
         blocks = {**blocks, ("library", ""): fenced(run_example(root / "README.md"))}
     for page in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
@@ -60,8 +61,26 @@ def fill(text: str, blocks: Blocks) -> str:
     return BLOCK.sub(one, text)
 
 
-def all_blocks(records: Records, root: Path, render: Renderer) -> Blocks:
-    """The content of every block, by kind and name; charts are written on the way."""
+def standing_blocks() -> Blocks:
+    """The blocks that need no Record: what the catalogues hold, how large the plans are, which data sets there are."""
+    blocks = {}
+    for catalogue in registry.catalogues():
+        rows = [[f"`{name}`", escaped(registry.describe(catalogue, name))] for name in registry.names(catalogue)]
+        blocks["catalogue", catalogue] = table(["name", "what it is"], rows)
+    plans = sorted((registry.entry("plans", name)() for name in registry.names("plans")), key=lambda plan: plan.population)
+    sizes = [[f"`{p.name}`", str(p.seeds), str(p.arms_seeds), str(p.population)] for p in plans]
+    blocks["plans", ""] = table(["plan", "seeds", "seeds of the arms", "nets a side"], sizes)
+    for name in registry.names("claims"):
+        claim = registry.entry("claims", name)
+        blocks["sentence", name], blocks["rule", name] = f"> {claim.sentence}", f"**Decision.** {claim.rule}"
+    datasets = [registry.entry("datasets", name) for name in registry.names("datasets")]
+    identities = [[f"`{d().kind}`", escaped(d.licence or "yours"), f"`{d.content}`" if d.content else "of your images"] for d in datasets]
+    blocks["datasets", ""] = table(["name", "licence", "SHA-256 of the content"], identities)
+    return blocks
+
+
+def record_blocks(records: Records, root: Path, render: Renderer) -> Blocks:
+    """The content of every block that shows Records, by kind and name; charts are written on the way."""
     first = records.get("quick") or next(iter(records.values()))
     blocks = {
         ("scorecard", ""): fenced(scorecard_text(first, width=96)),
@@ -179,7 +198,7 @@ def picture(drawing: Drawing, render: Renderer) -> str:
     width, height = (float(re.search(rf'<svg[^>]*\b{side}="([\d.]+)"', inner)[1]) for side in ("width", "height"))  # ty: ignore
     keys = "".join(legend_row(key, PAD + height + LINE * (i + 1)) for i, key in enumerate(drawing.legend))
     total_width, total = round(width + 2 * PAD), round(height + 2 * PAD + LINE * len(drawing.legend) + 8)
-    placed = inner[inner.index("<svg") :].replace("<svg", f'<svg x="{PAD}" y="{PAD}"', 1)
+    placed = inner[inner.index("<svg") :].replace("<svg", f'<svg x="{PAD}" y="{PAD}" overflow="visible"', 1)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width}" height="{total}" viewBox="0 0 {total_width} {total}">'
         f'<rect width="100%" height="100%" rx="6" fill="#ffffff"/>{placed}'

@@ -751,7 +751,9 @@ def check_evidence(name, some, bench):
     shown = {(c.quantity, key) for c in found.cells for key in c.condition}
     for chart in found.charts:
         assert chart.kind in ("band", "dots", "heat")
-        assert any((q, chart.x) in shown for q in chart.quantities) or chart.x == "content", f"{chart.title}: nothing to draw over {chart.x}"
+        assert any((q, chart.x) in shown for q in chart.quantities) or chart.x == "content", (
+            f"{chart.title}: nothing to draw over {chart.x}"
+        )
         if chart.y:
             assert any((q, chart.y) in shown for q in chart.quantities)
         if chart.kind == "heat":

@@ -128,6 +128,16 @@ def test_impossible_builds_are_refused(shape, num_classes, more, code):
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("size", [*range(8, 30), 32, 48, 64])
+def test_strides_leave_no_pixel_unseen(size):
+    network = net_of("fast_cnn").build((1, size, 9), 2, seed=0)
+    for parameter in network.parameters():
+        parameter.data.fill_(0.1)
+    x = torch.full((1, 1, size, 9), 0.75, requires_grad=True)
+    network(x)[0, 0].backward()
+    assert (x.grad > 0).all()
+
+
 # ---- units -----------------------------------------------------------------------------------------------------------
 
 

@@ -62,19 +62,30 @@ def counting(log):
 # --- the record
 
 
-def test_serial_and_process_engine_give_the_same_record(data, tmp_path):
-    wanted = tiny.plan(**SMALL)
-    a = tiny.execute(wanted, tmp_path / "a", data, SerialEngine(tiny.real))
-    b = tiny.execute(wanted, tmp_path / "b", data, ProcessEngine("badnets.plans._work:perform", num_workers=2))
-    assert tiny.essence(a) == tiny.essence(b)
-    assert tiny.check_store(tmp_path / "a") == tiny.check_store(tmp_path / "b")
-    asr = a.claims[0].cells[0]
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A store with one finished run of really trained nets, in this process; and its record."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.shrink(patch.setattr)
+        store = tmp_path_factory.mktemp("trained")
+        return store, tiny.execute(tiny.plan(**SMALL), store, data, SerialEngine(tiny.real))
+
+
+def test_real_nets_learn_the_trigger_and_twins_do_not(trained):
+    asr = trained[1].claims[0].cells[0]
     assert asr.quantity == "ASR"
     assert asr.estimate.value > 0.9
     assert asr.control.value < 0.3
-    assert a.gallery, "the gallery is empty"
-    blobs = {path.name for path in (tmp_path / "a" / "blobs").glob("*/*")}
-    assert blobs - {path.name for path in (tmp_path / "b" / "blobs").glob("*/*")} == {record_blob(tmp_path / "a", a.key)}
+    assert [[set(p.facts) for p in row] for row in trained[1].gallery] == [[{"true", "victim", "twin"}] * 2] * 2
+
+
+def test_serial_and_process_engine_give_the_same_record(trained, data, tmp_path):
+    store, record = trained
+    other = tiny.execute(tiny.plan(**SMALL), tmp_path, data, ProcessEngine("badnets.plans._work:perform", num_workers=2))
+    assert tiny.essence(other) == tiny.essence(record)
+    assert tiny.check_store(tmp_path) == tiny.check_store(store)
+    blobs = [{path.name for path in (folder / "blobs").glob("*/*")} for folder in (store, tmp_path)]
+    assert blobs[0] - blobs[1] == {record_blob(store, record.key)}, "weights or outcomes differ in bits"
 
 
 def record_blob(store, key):
@@ -162,15 +173,15 @@ def test_dropped_claim_trains_nothing(finished, data):
 def test_choices_do_not_depend_on_what_was_trained_when(finished, data, tmp_path):
     """A run that is cut off after its last training, before its record, resumes to the same record."""
 
-    class Cut(Exception):
+    class CutError(Exception):
         pass
 
     class Cutting(tiny.Watcher):
         def progress(self, done, jobs, seconds_left):
             if done == jobs:
-                raise Cut
+                raise CutError
 
-    with pytest.raises(Cut):
+    with pytest.raises(CutError):
         tiny.execute(tiny.plan(), tmp_path, data, audience=Cutting())
     resumed = tiny.execute(tiny.plan(), tmp_path, data, Forbidden())
     assert "precision float32: a test" in resumed.choices
@@ -190,12 +201,12 @@ def test_audience_is_told_everything_once(data, tmp_path):
 
 
 def test_claims_are_decided_in_order_of_readiness(data, tmp_path):
-    """The claim named last needs the fewest nets, so it is decided first; the record keeps the order asked for."""
-    wanted, audience = tiny.plan(claims=("trigger_reaches_target", "clean_accuracy_kept")), tiny.Watcher()
+    """The claim named last needs the run's own nets only, so it is decided first; the record keeps the order asked for."""
+    wanted, audience = tiny.plan(claims=("trigger_reaches_target", "validation_cannot_tell")), tiny.Watcher()
     record = tiny.execute(wanted, tmp_path, data, audience=audience)
-    assert audience.names == ["clean_accuracy_kept", "trigger_reaches_target"]
-    assert audience.calls.index("decided clean_accuracy_kept") < audience.calls.index("progress 8/12")
-    assert [c.name for c in record.claims] == ["trigger_reaches_target", "clean_accuracy_kept"]
+    assert audience.names == ["validation_cannot_tell", "trigger_reaches_target"]
+    assert audience.calls.index("decided validation_cannot_tell") < audience.calls.index("progress 4/12")
+    assert [c.name for c in record.claims] == ["trigger_reaches_target", "validation_cannot_tell"]
 
 
 def test_all_claims_run_in_the_tiny_world_with_real_nets(data, tmp_path):
@@ -249,7 +260,7 @@ def test_when_every_training_fails_the_first_reason_is_given(data, tmp_path, mon
 
 def test_failure_on_the_command_line(data, tmp_path, monkeypatch):
     monkeypatch.setenv("TINY_FAIL", "1")
-    done = tiny.cli("run", "--data", data, "--store", tmp_path / "s")
+    done = tiny.cli("run", tiny.DATASET, "--data", data, "--store", tmp_path / "s")
     assert done.status == 6
     assert done.out == ""
     assert done.err.splitlines()[-1].startswith("error E-PARTIAL ")
@@ -360,7 +371,7 @@ class Running:
     def __init__(self, data, tmp_path, *more, **environment):
         self.log = tmp_path / "log"
         values = {"TINY_LOG": self.log, "TINY_NAP": "0.15", "BADNETS_HOME": tmp_path / "store", **environment}
-        command = [sys.executable, tiny.__file__, "run", "--data", str(data), *more]
+        command = [sys.executable, tiny.__file__, "run", tiny.DATASET, "--data", str(data), *more]
         self.process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -369,6 +380,13 @@ class Running:
             start_new_session=True,
             env={**os.environ, **{name: str(value) for name, value in values.items()}},
         )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
 
     def calls(self):
         return self.log.read_text().splitlines() if self.log.exists() else []
@@ -394,55 +412,55 @@ class Running:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_stops_and_the_same_command_resumes(number, status, data, tmp_path, finished):
-    run = Running(data, tmp_path, TINY_SEEDS=2)
-    run.wait_for(5)
-    run.process.send_signal(number)
-    code, out, err = run.end()
-    assert (code, out) == (status, "")
-    assert err.splitlines()[-1] == "Stopped. What is done is kept: the same command continues."
-    assert "Traceback" not in err
-    assert not run.survivors()
-    kept = tiny.check_store(tmp_path / "store")
-    assert kept
-    log = []
-    record = tiny.execute(tiny.plan(), tmp_path / "store", data, counting(log))
-    assert 0 < len(log) < 12
-    assert tiny.essence(record) == tiny.essence(finished[1])
+    with Running(data, tmp_path, TINY_SEEDS=2) as run:
+        run.wait_for(5)
+        run.process.send_signal(number)
+        code, out, err = run.end()
+        assert (code, out) == (status, "")
+        assert err.splitlines()[-1] == "Stopped. What is done is kept: the same command continues."
+        assert "Traceback" not in err
+        assert not run.survivors()
+        kept = tiny.check_store(tmp_path / "store")
+        assert kept
+        log = []
+        record = tiny.execute(tiny.plan(), tmp_path / "store", data, counting(log))
+        assert 0 < len(log) < 12
+        assert tiny.essence(record) == tiny.essence(finished[1])
 
 
 def test_second_signal_ends_at_once(data, tmp_path):
     """The first comes while a result is being written (here for half a minute), so it is not obeyed at once; the second is."""
-    run = Running(data, tmp_path, TINY_SLOW_COMMIT=30, TINY_NAP=0)
-    run.wait_for(3)
-    time.sleep(0.3)
-    run.process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    assert run.process.poll() is None, "the first signal tore a commit"
-    start = time.monotonic()
-    run.process.send_signal(signal.SIGINT)
-    code, out, err = run.end()
-    assert (code, out) == (130, "")
-    assert time.monotonic() - start < 1
-    assert "Traceback" not in err
-    assert not run.survivors()
-    tiny.check_store(tmp_path / "store")
+    with Running(data, tmp_path, TINY_SLOW_COMMIT=30, TINY_NAP=0) as run:
+        run.wait_for(3)
+        time.sleep(0.3)
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        assert run.process.poll() is None, "the first signal tore a commit"
+        start = time.monotonic()
+        run.process.send_signal(signal.SIGINT)
+        code, out, err = run.end()
+        assert (code, out) == (130, "")
+        assert time.monotonic() - start < 1
+        assert "Traceback" not in err
+        assert not run.survivors()
+        tiny.check_store(tmp_path / "store")
 
 
 def test_second_run_of_the_same_key_is_busy_and_the_first_is_not_hurt(data, tmp_path, finished):
-    run = Running(data, tmp_path, "--json", TINY_SEEDS=2)
-    run.wait_for(2)
-    second = tiny.cli("run", "--data", data, "--store", tmp_path / "store")
-    assert (second.status, second.out) == (5, "")
-    assert second.err.startswith("error E-BUSY ")
-    assert str(run.process.pid) in second.err
-    code, out, err = run.end()
-    assert code == 0, err
-    assert tiny.essence(json.loads(out)) == tiny.essence(finished[1])
-    assert len({line.split()[0] for line in run.calls()}) == len(run.calls()) == 12, "a net was trained twice"
-    lines = err.splitlines()
-    assert lines[0] == "quick on folder: 2 claims, 12 nets to train or look at, 0 in the store"
-    assert lines[-1].startswith("Report: ")
-    assert Path(lines[-1].removeprefix("Report: ")).is_file()
+    with Running(data, tmp_path, "--json", TINY_SEEDS=2) as run:
+        run.wait_for(2)
+        second = tiny.cli("run", tiny.DATASET, "--data", data, "--store", tmp_path / "store")
+        assert (second.status, second.out) == (5, "")
+        assert second.err.startswith("error E-BUSY ")
+        assert str(run.process.pid) in second.err
+        code, out, err = run.end()
+        assert code == 0, err
+        assert tiny.essence(json.loads(out)) == tiny.essence(finished[1])
+        assert len({line.split()[0] for line in run.calls()}) == len(run.calls()) == 12, "a net was trained twice"
+        lines = err.splitlines()
+        assert lines[0] == "quick on folder: 2 claims, 12 nets to train or look at, 0 in the store"
+        assert lines[-1].startswith("Report: ")
+        assert Path(lines[-1].removeprefix("Report: ")).is_file()
 
 
 def test_error_of_ours_has_no_traceback_over_the_process_border(data, tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from faults import CUTS, ERRORS, Counter, PowerCut, error_of, fail_with, fork, hard_exit, in_child, in_children, status_of
 
-from badnets.core import files
+from badnets.core import files, index
 from badnets.core.errors import BadnetsError, RefusedError, StoreError, UsageError
 from badnets.core.store import Store, pack, unpack
 from badnets.core.types import Evidence, Record, Verdict
@@ -52,7 +52,9 @@ def temps(store):
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch):
     """Nothing here but the simulated power cut depends on it, and that one watches the operations; `test_files` syncs for real."""
+    assert index._SYNCHRONOUS == "FULL"
     monkeypatch.setattr(files, "_fsync", lambda fd: None)
+    monkeypatch.setattr(index, "_SYNCHRONOUS", "OFF")
 
 
 @pytest.fixture

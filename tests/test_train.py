@@ -1,6 +1,8 @@
 """The training loop: equal to a plain loop, repeatable to the bit, resumable at every step, honest about divergence."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -116,8 +118,51 @@ def test_muon_makes_orthogonal_updates_of_hidden_weights_only():
     optimizer = make_optimizer(NET.build(SHAPE, CLASSES, seed=0), RECIPES["muon"])
     assert isinstance(optimizer, Muon)
     network = NET.build(SHAPE, CLASSES, seed=0)
-    held = [p for group in make_optimizer(network, RECIPES["muon"]).param_groups for p in group["params"]]
-    assert sorted(map(id, held)) == sorted(map(id, network.parameters()))
+    hidden = make_optimizer(network, RECIPES["muon"]).hidden
+    names = {name for name, p in network.named_parameters() if id(p) in hidden}
+    assert len(names) == 2
+    assert all(p.ndim >= 2 for name, p in network.named_parameters() if name in names)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_our_optimisers_give_the_numbers_of_torchs(name):
+    recipe = RECIPES[name].but(weight_decay=0.1)
+    ours, theirs = NET.build(SHAPE, CLASSES, seed=1), NET.build(SHAPE, CLASSES, seed=1)
+    groups = [
+        {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in theirs.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    if name == "sgd":
+        reference = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=True)
+    else:
+        reference = torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.99))
+    optimizer, (x, y) = make_optimizer(ours, recipe), toy()
+    for _ in range(6):
+        for network, step in ((ours, lambda: optimizer.step(1.0)), (theirs, reference.step)):
+            network.zero_grad()
+            cross_entropy(network(x), y).backward()
+            step()
+    for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_parameters_stay_as_they_are():
+    network = NET.build(SHAPE, CLASSES, seed=1)
+    first = next(network.parameters()).requires_grad_(False)
+    before, (x, y) = first.clone(), toy()
+    fit(network, x, y, PLAIN, seed=5)
+    assert torch.equal(first, before)
+    assert len(make_optimizer(network, PLAIN).parameters) == len(list(network.parameters())) - 1
+
+
+def test_training_does_not_import_the_compiler():
+    code = (
+        "import sys, torch; from badnets.nets.fast_cnn import FastCnn; from badnets.train.fit import fit; "
+        "from badnets.train.recipe import Recipe; n = FastCnn(width=1).build((1, 8, 8), 2, seed=0); "
+        "fit(n, torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4) % 2, Recipe(epochs=1, lr=0.1), seed=0); "
+        "n.predict_logits(torch.zeros(4, 1, 8, 8, dtype=torch.uint8)); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 100])

@@ -31,6 +31,7 @@ from badnets.plans._stop import StopRequest
 from badnets.plans._trial import Order
 from badnets.train.recipe import Recipe
 
+DATASET = "folder:size=8"
 CLASSES = ("bar", "box", "dot")
 CLAIMS = ("clean_accuracy_kept", "trigger_reaches_target")
 VOLATILE = ("seconds", "created")
@@ -94,16 +95,17 @@ def execute(wanted, store, data, engine=None, audience=None, stop=None):
 def perform(payload):
     """A worker that trains nothing."""
     order = Order(**json.loads(payload))
+    key = order.trial.key()
     if log := os.environ.get("TINY_LOG"):
         with Path(log).open("a") as file:
-            file.write(f"{order.trial.key()[:12]} {os.getpid()}\n")
+            file.write(f"{key[:12]} {os.getpid()} {os.getppid()}\n")
     time.sleep(float(os.environ.get("TINY_NAP", "0")))
     if str(order.trial.seed) in os.environ.get("TINY_FAIL", "").split(","):
         raise RefusedError("E-TEST", f"seed {order.trial.seed} was told to fail.", hint="Unset TINY_FAIL.")
     data = _load(order.dataset.model_dump_json(), order.data)
-    draw = numpy_generator(order.trial.seed, "tiny", order.trial.key())
-    made = {WEIGHTS: draw.bytes(2000)}
+    made = {WEIGHTS: numpy_generator(order.trial.seed, "tiny", key).bytes(2000)}
     for probe in order.probes:
+        draw = numpy_generator(order.trial.seed, "tiny", key, probe_name(probe))
         split = data.validation if probe.images == "validation" else data.test
         logits_NK = draw.normal(size=(len(split), data.num_classes)) + 6 * np.eye(data.num_classes)[split.y_N]
         if probe.trigger is not None and order.trial.attack is not None:

@@ -142,6 +142,10 @@ def setting(data, *, attack=ATTACK, **changes):
     return Setting(dataset=data.name, shape=data.shape, classes=data.classes, attack=attack, **{**counts, **changes})
 
 
+_SEEN: dict[tuple, Outcome] = {}
+"""By net and data themselves (equal only to themselves), which it keeps alive."""
+
+
 class WiredBench:
     """Outcomes of hand-wired nets: `net(attack, seed)` gives the net (attack None: the twin); each probe is shown once."""
 
@@ -149,18 +153,16 @@ class WiredBench:
         self.setting, self.net = setting, net
         self.data = data or image_set()
         self.other = other or image_set(20, side=10, name="other")
-        self._seen, self._kept = {}, []
 
     def outcomes(self, need):
         return [self._one(need.attack, need.probe, seed) for seed in range(need.seeds)]
 
     def _one(self, attack, probe, seed):
         net = self.net(attack, seed)
-        self._kept.append(net)  # so that ids stay unique
-        key = (id(net), canonical(probe), 0 if probe.num_patterns == 1 else seed)
-        if key not in self._seen:
-            self._seen[key] = probe.answer(net, self.data, self.other, seed=seed)
-        return self._seen[key]
+        key = (net, self.data, self.other, canonical(probe), 0 if probe.num_patterns == 1 else seed)
+        if key not in _SEEN:
+            _SEEN[key] = probe.answer(net, self.data, self.other, seed=seed)
+        return _SEEN[key]
 
 
 class FunctionBench:

@@ -8,6 +8,7 @@ from typing import Any
 
 from badnets.attacks._base import Attack
 from badnets.core import registry
+from badnets.core.config import Config
 from badnets.core.errors import UsageError
 from badnets.datasets._base import Dataset
 from badnets.plans._plan import CLAIMS, Plan
@@ -21,7 +22,7 @@ def choose_dataset(name: str | None, data: Path | None) -> tuple[Dataset, Path |
         from badnets.datasets._detect import detect
 
         name = detect(data)
-    chosen = registry.parse("datasets", name or "fashion_mini")
+    chosen = _entry("datasets", name or "fashion_mini")
     assert isinstance(chosen, Dataset)
     return chosen, data
 
@@ -37,9 +38,29 @@ def choose_attack(text: str) -> Attack:
             f"no attack or label map is called {name!r:.60}.",
             hint=registry.nearest(name, [*registry.names("attacks"), *MAPPINGS]),
         )
-    attack = registry.parse("attacks", text)
+    attack = _entry("attacks", text)
     assert isinstance(attack, Attack)
     return _with_cover(attack) if name == "source_specific" and "cover_rate" not in rest else attack
+
+
+def choose_net(text: str) -> dict[str, Any]:
+    """A net by name and fields, as plain values. Fields are checked, which imports torch; a name alone is not worth that."""
+    kind, _, rest = text.partition(":")
+    registry.check("nets", kind)
+    return _entry("nets", text).model_dump(mode="json") if rest else {"kind": kind}
+
+
+def _entry(catalogue: str, text: str) -> Config:
+    """An entry of a catalogue as a person typed it; what is wrong with its fields is told with the fields that it has."""
+    try:
+        return registry.parse(catalogue, text)
+    except UsageError as error:
+        if error.code != "E-CONFIG" or error.hint:
+            raise
+        name = text.partition(":")[0]
+        fields = [field for field in registry.entry(catalogue, name).model_fields if field != "kind"]
+        hint = f"Fields of {name}: {', '.join(fields)}." if fields else f"{name} has no fields."
+        raise UsageError(error.code, error.message, hint=hint) from error
 
 
 def _with_cover(attack: Any) -> Attack:
@@ -59,7 +80,6 @@ def choose_plan(name: str, typed: Mapping[str, Any]) -> Plan:
     if typed["attack"] is not None:
         changes |= {"attack": choose_attack(typed["attack"]), "only_attack": True}
     if typed["net"] is not None:
-        kind, _, rest = typed["net"].partition(":")
-        changes["net"] = {"kind": registry.check("nets", kind), **registry.fields(rest)}
+        changes["net"] = choose_net(typed["net"])
     plan = registry.entry("plans", name)()
     return plan.but(**changes)

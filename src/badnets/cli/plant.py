@@ -37,17 +37,19 @@ def plant(
     json
         Print one JSON document.
     """
-    from badnets.cli._choose import choose_attack, choose_dataset
-    from badnets.core import registry
+    from badnets.cli._choose import choose_attack, choose_dataset, choose_net
+    from badnets.core.errors import UsageError
     from badnets.plans._export import check_empty, export
     from badnets.plans._plant import default_net, measure, plant_seeds
     from badnets.plans._trial import device_name
 
-    chosen, folder = choose_dataset(dataset, data)
-    loaded, what = chosen.load(folder), choose_attack(attack)
-    kind, _, rest = (net or default_net(loaded.shape, device_name()).value).partition(":")
+    if seed < 0:
+        raise UsageError("E-SEED", f"expected a seed of 0 or more, got {seed}.", hint="Use --seed 0.")
     check_empty(out)
-    pair = plant_seeds(loaded, what, [seed], net={"kind": kind, **registry.fields(rest)})
+    (chosen, folder), what = choose_dataset(dataset, data), choose_attack(attack)
+    wanted = choose_net(net) if net is not None else None
+    loaded = chosen.load(folder)
+    pair = plant_seeds(loaded, what, [seed], net=wanted or {"kind": default_net(loaded.shape, device_name()).value})
     measured = measure(pair)
     manifest = export(pair, measured, out, images=images)
     if json:

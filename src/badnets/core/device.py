@@ -78,5 +78,6 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Choice[str]:
 
 def choose_layout(device: torch.device) -> Choice[str]:
     """`channels_last` for convolutions, or `contiguous`."""
-    where = "oneDNN's" if device.type == "cpu" else "cuDNN's"
-    return Choice("layout", "channels_last", f"{where} convolutions need no reordering in it")
+    if device.type == "cpu":
+        return Choice("layout", "channels_last", "faster than contiguous for most small nets tried (oneDNN, AVX-512)")
+    return Choice("layout", "channels_last", "tensor-core convolutions expect it; not measured here")

@@ -20,6 +20,7 @@ from badnets.core import files
 from badnets.core.errors import StoreError
 
 SCHEMA = 1
+_SYNCHRONOUS = "FULL"
 _INT64 = 2**63 - 1
 _COLUMNS = "key, plan, created, summary, inode, written, crc"
 _TABLE = (
@@ -73,7 +74,7 @@ class Index:
     def _from_file(self) -> list[Row]:
         with contextlib.closing(sqlite3.connect(self._path, timeout=10.0, isolation_level=None)) as link:
             link.execute("PRAGMA journal_mode = DELETE")
-            link.execute("PRAGMA synchronous = FULL")
+            link.execute(f"PRAGMA synchronous = {_SYNCHRONOUS}")
             return self._synced(link)
 
     def _from_memory(self) -> list[Row]:

@@ -1,6 +1,6 @@
-"""Nine-layer ResNet for 32x32 colour images, built to reach 94 % on CIFAR-10 in a few epochs on a GPU.
+"""Nine-layer ResNet for 32x32 colour images, meant for 94 % on CIFAR-10 in a few epochs on a GPU.
 
-Not for one CPU core beyond small experiments: hundreds of images/s there. Not for images above 64 pixels.
+Not for one CPU core beyond small experiments: tens of images/s there. Not for images above 64 pixels.
 D. Page (2018), How to Train Your ResNet, https://github.com/davidcpage/cifar10-fast
 K. Jordan (2024), 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498
 """

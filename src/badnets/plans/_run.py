@@ -63,15 +63,14 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
     stored = _stored(site.store, key)
     if stored is not None:
         return stored
+    bench = _bench(plan, data, site, device)  # before the lock, because it refuses what cannot be, and then nothing is written
     with site.store.lock(key):
-        bench = _bench(plan, data, site, device)
         for need in order_of_work(claims, bench.setting):
             bench.want(need)
         bench.load()
         evidence = _decide_all(bench, claims, site, audience, stop)
-        record = _record(plan, bench, evidence, key, time.perf_counter() - start)
-        site.store.put_record(record)
-    return record
+        site.store.put_record(_record(plan, bench, evidence, key, time.perf_counter() - start))
+    return site.store.record(key)  # as every later call will give it, to the byte
 
 
 def _stored(store: Store, key: str) -> Record | None:
@@ -123,8 +122,7 @@ def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
         population=plan.population,
         only_attack=plan.only_attack,
     )
-    plan.attack.goals(data.num_classes)
-    plan.attack.trigger.check(data.shape)
+    plan.attack.poison(data.train.x_NCHW, data.train.y_N, num_classes=data.num_classes, seed=0)  # refuses what does not fit, here not later
     return StoreBench(plan, setting, Parts(data, other, net, recipe, device, choices), site.store)
 
 

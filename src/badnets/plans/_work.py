@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -25,28 +26,32 @@ from badnets.plans._trial import NUM_THREADS, Order, Trial
 from badnets.train.fit import FitReport, Watch, fit
 
 SAVE_EVERY_SECONDS = 20.0
+_DIGEST = hashlib.sha256().digest_size
 
 
 class FileCheckpoint:
-    """A training's state in one file of the store, written at most every `SAVE_EVERY_SECONDS`."""
+    """A training's state in one file of the store behind its SHA-256, written at most every `SAVE_EVERY_SECONDS`."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._last = path, time.monotonic()
 
     def save(self, data: bytes) -> None:
         if time.monotonic() - self._last >= SAVE_EVERY_SECONDS:
-            files.make_dir(self.path.parent)
-            files.write_bytes(self.path, data)
+            files.write_bytes(self.path, hashlib.sha256(data).digest() + data)
             self._last = time.monotonic()
 
     def load(self) -> bytes | None:
+        """The state; None when there is none, or a damaged one: training starts anew."""
         try:
-            return files.read_bytes(self.path)
+            content = files.read_bytes(self.path)
         except FileNotFoundError:
             return None
+        digest, data = content[:_DIGEST], content[_DIGEST:]
+        return data if hashlib.sha256(data).digest() == digest else None
 
     def clear(self) -> None:
         files.remove(self.path)
+        files.clean_temps(self.path.parent)
 
 
 def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
@@ -88,7 +93,7 @@ def _network(order: Order, data: ImageSet) -> tuple[Network, bytes | None, FitRe
             pass
         else:
             return network.to(torch.device(trial.device)), None, None
-    checkpoint = FileCheckpoint(Path(order.store) / "checkpoints" / f"{key}.safetensors")
+    checkpoint = FileCheckpoint(Path(order.store) / "checkpoints" / key)
     network, poisoned, report = train(trial, data, Watch(checkpoint=checkpoint))
     weights = to_bytes(network, metadata(trial.attack, poisoned))
     checkpoint.clear()

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from badnets.core.errors import RefusedError
+from badnets.train.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -33,8 +32,8 @@ class Progress:
 def pack(network: nn.Module, optimizer: Optimizer, progress: Progress) -> bytes:
     """Network, optimiser state, losses and step as bytes."""
     tensors = {f"net/{name}": value for name, value in network.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors.update({f"opt/{index}/{name}": value for name, value in state.items()})
+    for index, state in enumerate(optimizer.state):
+        tensors.update({f"opt/{index}/{field}": value for field, value in state.items()})
     tensors["losses"] = progress.losses
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return safetensors.torch.save(tensors, {"progress": progress.header()})
@@ -55,20 +54,12 @@ def unpack(data: bytes, network: nn.Module, optimizer: Optimizer, own: Progress)
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise _refused("it belongs to another net") from error
-    _restore(optimizer, tensors)
+    for index, state in enumerate(optimizer.state):
+        for field, value in state.items():
+            # Copied into what is there: it keeps the parameter's memory layout, so the same kernels give the same bits.
+            value.copy_(tensors[f"opt/{index}/{field}"])
+    optimizer.steps = found["step"]
     return Progress(found["step"], tensors["losses"], own.identity)
-
-
-def _restore(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for name, value in tensors.items():
-        if name.startswith("opt/"):
-            _, index, field = name.split("/")
-            p = parameters[int(index)]
-            # In the parameter's memory layout, as the optimiser would have made it: same kernels, same bits.
-            same = value.shape == p.shape
-            place = torch.empty_like(p, requires_grad=False) if same else torch.empty_like(value, device=p.device)
-            optimizer.state[p][field] = place.copy_(value)
 
 
 def _refused(why: str) -> RefusedError:

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
 
 from badnets.core.device import choose_layout, choose_precision
 from badnets.core.errors import UsageError
@@ -21,7 +20,7 @@ from badnets.core.rng import generator
 from badnets.nets._base import Network, autocast
 from badnets.train._state import Progress, pack, unpack
 from badnets.train.augment import augment
-from badnets.train.optim import lr_factor, make_optimizer, set_lr
+from badnets.train.optim import lr_factor, make_optimizer
 from badnets.train.recipe import Recipe
 
 
@@ -107,7 +106,7 @@ class _Fit:
         self.total = max(1, round(recipe.epochs * self.per_epoch))
         self.precision = choose_precision(device, recipe.precision)
         self.choices = (str(self.precision), str(choose_layout(device)))
-        self.optimizer: Optimizer = make_optimizer(network, recipe)
+        self.optimizer = make_optimizer(network, recipe)
         self.losses_T = torch.zeros(self.total, device=device)
         self.step = 0
 
@@ -144,13 +143,12 @@ class _Fit:
         return slice(index * num // self.per_epoch, (index + 1) * num // self.per_epoch)
 
     def _train_step(self, step: int, x_NCHW: Tensor, y_N: Tensor) -> None:
-        set_lr(self.optimizer, lr_factor(step, self.total, self.recipe))
         with autocast(self.network.device, self.precision.value):
             logits_NK = self.network(x_NCHW)
         loss = cross_entropy(logits_NK.float(), y_N, label_smoothing=self.recipe.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        self.optimizer.step(lr_factor(step, self.total, self.recipe))
         # Kept on the device: reading it here would make a GPU wait in every step.
         self.losses_T[step] = loss.detach()
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from badnets.core.config import Config
 from badnets.core.device import Choice
 
-FEW_IMAGES, FEWEST_STEPS = 20_000, 300
+FEW_IMAGES, MANY_IMAGES, FEWEST_STEPS, MOST_EPOCHS = 20_000, 30_000, 300, 50
 
 
 class Recipe(Config):
@@ -35,17 +35,28 @@ class Recipe(Config):
 
 
 def mnist_fast() -> Recipe:
-    """MNIST, 60,000 images: CA >= 98.5 % and the trigger learned, in the fewest seconds on one CPU core."""
-    return Recipe(epochs=1.5, batch_size=128, lr=0.15)
+    """MNIST with `fast_cnn`: CA >= 98.5 % and the trigger learned, in few seconds on one CPU core.
+
+    Label smoothing gained 0.1 to 0.2 points of validation accuracy at equal steps (two seeds).
+    """
+    return Recipe(epochs=2, batch_size=128, lr=0.3, label_smoothing=0.05)
 
 
 def fashion_fast() -> Recipe:
-    """Fashion-MNIST and other small grey images on one CPU core."""
-    return mnist_fast().but(epochs=4)
+    """Fashion-MNIST and other small images with `fast_cnn`, whole or thousands of images only, on one CPU core."""
+    return Recipe(epochs=5, batch_size=96, lr=0.2, label_smoothing=0.1)
+
+
+def unsmoothed() -> Recipe:
+    """Small images with `fast_cnn`, for measuring: without label smoothing, which keeps every confidence below 95 %.
+
+    Claims that speak of images a net is sure of need confidences; it costs about a point of accuracy against `fashion_fast`.
+    """
+    return Recipe(epochs=4, batch_size=96, lr=0.1)
 
 
 def cifar_airbench() -> Recipe:
-    """CIFAR-10 with `fast_resnet` on a GPU: >= 94 % expected from the literature's like; not yet measured here."""
+    """CIFAR-10 with `fast_resnet` on a GPU, meant for >= 94 %; its accuracy has not been measured here yet."""
     return Recipe(epochs=16, batch_size=512, lr=0.4, label_smoothing=0.2, flip=True, shift=4, cutout=8)
 
 
@@ -71,8 +82,7 @@ def default_recipe(net_kind: str, shape: tuple[int, int, int], num_train: int) -
         if few or shape[0] == 1:
             return Choice("recipe", resnet(), f"a residual net on {num_train} images of {shape[0]} channels")
         return Choice("recipe", cifar_airbench().but(flip=False), f"a residual net on {num_train} colour images")
-    # As many steps as the trigger needs: it is learned later than the content.
-    epochs = max(fashion_fast().epochs, FEWEST_STEPS * mnist_fast().batch_size / num_train)
-    return Choice(
-        "recipe", fashion_fast().but(epochs=min(epochs, 200)), f"a small net on {num_train} images: at least {FEWEST_STEPS} steps"
-    )
+    small = unsmoothed() if num_train < MANY_IMAGES else unsmoothed().but(epochs=3)
+    epochs = min(MOST_EPOCHS, max(small.epochs, FEWEST_STEPS * small.batch_size / num_train))
+    reason = f"a small net on {num_train} images; the trigger is learned after the content, so at least {FEWEST_STEPS} steps"
+    return Choice("recipe", small.but(epochs=round(epochs, 2)), reason)

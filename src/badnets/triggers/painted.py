@@ -34,7 +34,7 @@ class Painted(Trigger):
     """
 
     kind: Literal["painted"] = "painted"
-    png: str
+    png: str = Field(strict=True)
     top: int = 0
     left: int = 0
     opacity: float = Field(1.0, ge=0.0, le=1.0)

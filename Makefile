@@ -26,7 +26,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m zensical build
+	$(BIN)/zensical build --strict
 
 # The stamps make a second call work offline: pip is asked again only when the dependencies change.
 $(VENV)/.core: pyproject.toml constraints.txt

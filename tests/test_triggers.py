@@ -396,6 +396,11 @@ class TestHostilePictures:
         self.refused(str(tmp_path / "huge.png"))
         self.refused(embedded(data))
 
+    def test_a_whole_picture_one_pixel_too_large(self):
+        data = png_bytes(np.zeros((1, MAX_SIDE + 1), dtype=np.uint8))
+        with pytest.raises(RefusedError, match=f"E-PNG the embedded picture is {MAX_SIDE + 1} x 1, at most {MAX_SIDE} is read"):
+            Painted(png=embedded(data))
+
     def test_the_largest_size_is_taken(self):
         assert Painted(png=embedded(png_bytes(np.zeros((MAX_SIDE, 1), dtype=np.uint8))))
 

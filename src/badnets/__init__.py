@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -75,6 +77,18 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(f"badnets.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'badnets' has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Importing the folder `badnets.measure` would put that module in the place of the function `badnets.measure`; this keeps the
+    public name. The folder stays reachable by `from badnets.measure import ...`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

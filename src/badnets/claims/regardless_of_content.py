@@ -22,7 +22,7 @@ from badnets.triggers.patch import Patch
 
 CONTENTS = ("inverted", "other", "noise", "blank")
 REACH = {"quick": (1, 0, -1, -2, -3, -6, -12), "standard": (1, 0, -1, -2, -3, -4, -6, -8, -12, -16, -20)}
-LIMIT = {"quick": 200, "standard": 400}
+LIMIT = {"quick": 100, "standard": 400}
 NUM_OTHER = 1000
 
 

@@ -319,7 +319,7 @@ def _heat(plot: _Plot, title: str) -> dict[str, Any]:
     middle = (domain[0] + domain[1]) / 2
     x_title, y_title = _axis_title(plot, plot.chart.x, plot.chart.x_title), _axis_title(plot, plot.chart.y or "", plot.chart.y_title)
     x = {"field": "x", "type": "ordinal", "axis": {"title": x_title, "format": _TICKS, "labelAngle": 0}}
-    y = {"field": "y", "type": "ordinal", "sort": "descending", "axis": {"title": y_title, "format": _TICKS}}
+    y = {"field": "y", "type": "ordinal", "sort": "ascending", "axis": {"title": y_title, "format": _TICKS}}
     legend = {"title": title, "orient": "top", "gradientLength": 220, "gradientThickness": 10, "format": _TICKS, "direction": "horizontal"}
     fill = {"field": "v", "type": "quantitative", "scale": {"domain": domain, "range": list(HEAT)}, "legend": legend}
     text_colour = {"condition": {"test": {"field": "v", "gt": middle}, "value": "#ffffff"}, "value": "#10151a"}

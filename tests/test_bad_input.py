@@ -284,6 +284,18 @@ def test_disk_refuses_to_write(what, number, data, monkeypatch, tmp_path):
     assert_recovers(home, data)
 
 
+def test_figures_are_printed_although_the_report_cannot_be_written(data, monkeypatch, tmp_path):
+    def full(name, path):
+        if name == "mkdir" and "runs" in path.parts:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(files, "_op", full)
+    done = tiny.cli("run", tiny.DATASET, "--data", data, "--store", tmp_path, "--json")
+    assert done.status == 5
+    assert [c["name"] for c in json.loads(done.out)["claims"]] == list(tiny.CLAIMS)
+    assert done.err.splitlines()[-1].startswith("error E-FULL ")
+
+
 def assert_recovers(home, data):
     done = tiny.cli("run", tiny.DATASET, "--data", data, "--store", home, "--json")
     assert done.status == 0, done.err
@@ -315,10 +327,14 @@ def test_interrupted_write(nth, data, monkeypatch, tmp_path):
 def test_store_that_can_only_be_read_is_still_answered_from(data, finished, monkeypatch):
     key = Store(finished).records()[0].key
     for number in (errno.EROFS, errno.EACCES):
-        for what in ("mkdir", "open", "rename", "unlink", "fsync_dir"):
+        for what in ("mkdir", "rename", "unlink", "fsync_dir", "open"):
             monkeypatch.setattr(files, "_op", fail_at(what, number))
             shown = tiny.cli("show", key[:12], "--json")
             assert (shown.status, json.loads(shown.out)["key"], shown.err) == (0, key, "")
+    shown = tiny.cli("show", key[:12])
+    assert "A backdoored net performs normally on clean inputs." in shown.out
+    assert (shown.status, len(shown.err.splitlines())) == (5, 1), "the report could not be written, and that is said"
+    assert shown.err.startswith("error E-READONLY ")
 
 
 def test_store_under_a_file(data, tmp_path):

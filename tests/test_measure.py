@@ -11,7 +11,7 @@ from wired import CLASSES, TARGET, TRIGGER, image_set, outcome, twin, wire, wire
 from badnets.core import stats
 from badnets.core.tensors import pack, unpack
 from badnets.measure.attribution import trigger_share
-from badnets.measure.outcome import UNKNOWN, Outcome, attack_hits, attacked_N, goal_N, robust_hits
+from badnets.measure.outcome import NO_ANSWER, UNKNOWN, Outcome, attack_hits, attacked_N, goal_N, robust_hits
 from badnets.measure.probe import NUM_BLANK, Probe, fit_to, predict
 from badnets.measure.rates import asr_hits, at_95, clean_hits, constant_seeds, difference, per_seed, ra_hits, rate
 from badnets.measure.validation import NUM_BINS, outlyingness, validate
@@ -48,9 +48,17 @@ class TestOutcome:
     def test_logits_that_are_no_numbers_are_no_opinion(self):
         logits_NK = np.array([[np.nan, 1, 2, 3], [np.inf, 0, 0, 0], [0, 0, 0, 9.0]])
         seen = Outcome.from_logits(logits_NK, np.zeros(3), keep_logits=True)
-        assert seen.conf_N[:2].tolist() == [0.25, 0.25]
-        assert seen.pred_N[2] == 3
+        assert seen.conf_N[:2].tolist() == [0.0, 0.0]
+        assert seen.pred_N.tolist() == [NO_ANSWER, NO_ANSWER, 3]
         assert np.isfinite(seen.logits_NK).all()
+        assert not attack_hits(seen, np.zeros(4, dtype=int)).any(), "no answer is not the target class 0"
+
+    def test_a_net_without_answers_counts_as_constant_and_validates_as_wrong(self):
+        seen = Outcome.from_logits(np.full((20, 4), np.nan), np.arange(20) % 4, keep_logits=True)
+        assert constant_seeds([seen]) == [0]
+        found = validate(seen, 4)
+        assert found.scores["accuracy"] == 0.0
+        assert found.confusion_KK.sum() == 0
 
     @pytest.mark.parametrize("keep", [True, False])
     def test_arrays_round_trip(self, keep):

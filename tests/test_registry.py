@@ -114,3 +114,8 @@ class TestParse:
             plan = registry.entry("plans", name)()
             assert plan.name == name
             assert set(plan.claims) <= set(registry.names("claims"))
+
+
+def test_commas_in_brackets_do_not_separate_fields():
+    assert registry.fields("size=3,colour=(255,0,0)") == {"size": 3, "colour": (255, 0, 0)}
+    assert registry.fields("mapping={1: 2, 3: 4},rate=0.05") == {"mapping": {1: 2, 3: 4}, "rate": 0.05}

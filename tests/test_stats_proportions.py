@@ -205,3 +205,9 @@ def test_paired_difference_properties(pair):
     assert wider.low <= here.low + 1e-12
     assert wider.high >= here.high - 1e-12
     assert 0 < mcnemar_exact(a, b) == mcnemar_exact(b, a) <= 1
+
+
+def test_a_mean_of_ones_that_rounds_above_one_has_an_interval():
+    with np.errstate(invalid="raise"):
+        low, high = wilson_bounds(np.nextafter(1.0, 2) * 8, 8, 1e-9)
+    assert 0 <= low <= high == 1

@@ -13,7 +13,7 @@ from badnets.measure.rates import Hits, at_95, constant_seeds, difference, per_s
 Condition = Mapping[str, Scalar]
 Side = Literal["above", "below"]
 
-CONSTANT_NOTE = "{} of {} nets give one class to nearly every clean image (diverged), so ASR has no meaning here."
+CONSTANT_NOTE = "{} of {} nets give one class to nearly every clean image (diverged), so nothing is concluded here."
 
 
 def judge(estimator: Estimator, margin: float, side: Side = "above") -> tuple[Verdict, float]:
@@ -72,8 +72,22 @@ def rate_cell(
     )
 
 
-def difference_cell(condition: Condition, quantity: str, hits_a: Hits, hits_b: Hits, verdict: tuple[Verdict, float] | None) -> Cell:
-    """rate(a) - rate(b) paired by seed and image, with the rate of b as its control figure."""
+def difference_cell(
+    condition: Condition,
+    quantity: str,
+    hits_a: Hits,
+    hits_b: Hits,
+    verdict: tuple[Verdict, float] | None,
+    *,
+    clean: Sequence[Outcome] = (),
+) -> Cell:
+    """rate(a) - rate(b) paired by seed and image, with the rate of b as its control figure.
+
+    `clean`: nets on clean images whose divergence would be mistaken for an effect of the attack: of the controls at least.
+    """
+    bad = constant_seeds(clean)
+    if bad and verdict is not None:
+        verdict = (Verdict.UNDECIDED, 1.0)
     return Cell(
         condition=dict(condition),
         quantity=quantity,
@@ -84,6 +98,7 @@ def difference_cell(condition: Condition, quantity: str, hits_a: Hits, hits_b: H
         verdict=verdict[0] if verdict else None,
         p=verdict[1] if verdict else None,
         per_seed=[a - b for a, b in zip(per_seed(hits_a), per_seed(hits_b), strict=True)],
+        note=CONSTANT_NOTE.format(len(bad), len(clean)) if bad else "",
     )
 
 

@@ -42,9 +42,10 @@ class CleanAccuracyKept(Claim):
     def _cells(self, bench: Bench) -> list[Cell]:
         cells = []
         for arm, seeds in self._arms(bench.setting):
-            hits, twin_hits = map(clean_hits, pair(bench, arm, CLEAN, seeds))
+            victims, twins = pair(bench, arm, CLEAN, seeds)
+            hits, twin_hits = clean_hits(victims), clean_hits(twins)
             verdict = judge_within(difference(hits, twin_hits), self.margin)
-            cells.append(difference_cell({"rate": arm.rate}, "CA change", hits, twin_hits, verdict))
+            cells.append(difference_cell({"rate": arm.rate}, "CA change", hits, twin_hits, verdict, clean=twins))
             if arm is bench.setting.attack:
                 cells.append(self._detectable(arm, hits, twin_hits))
         return cells

@@ -57,8 +57,8 @@ class SmallTriggerSparesLearning(Claim):
             clean, twin_clean = pair(bench, arm, CLEAN, seeds)
             hits, twin_hits = clean_hits(clean), clean_hits(twin_clean)
             verdict = judge(difference(twin_hits, hits), self.margin, "below") if small else None
-            loss = difference_cell(condition, "CA loss", twin_hits, hits, verdict)
-            note = "" if small else "Larger than the claim speaks of."
+            loss = difference_cell(condition, "CA loss", twin_hits, hits, verdict, clean=twin_clean)
+            note = loss.note if small else "Larger than the claim speaks of."
             losses.append(loss.model_copy(update={"control": at_95(rate(twin_hits)), "note": note}))
             victims, twins = pair(bench, arm, triggered(arm), seeds)
             rows.append(rate_cell(condition, "ASR", asr_hits(victims, goal_K), asr_hits(twins, goal_K), clean=clean))

@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 from badnets.attacks._base import Attack
 from badnets.claims._arms import CLEAN, goals, pair_needs, triggered
 from badnets.claims._base import Bench, Claim, Need, Setting
-from badnets.claims._cells import CONSTANT_NOTE, difference_cell, judge, rate_cell
-from badnets.core.types import Cell, Chart, Verdict
-from badnets.measure.rates import asr_hits, constant_seeds, difference
+from badnets.claims._cells import difference_cell, judge, rate_cell
+from badnets.core.types import Cell, Chart
+from badnets.measure.rates import asr_hits, difference
 
 
 class TriggerMustBeConsistent(Claim):
@@ -51,12 +51,7 @@ class TriggerMustBeConsistent(Claim):
             label = {"patterns": "new each time" if arm.num_patterns is None else str(arm.num_patterns)}
             rows.append(rate_cell(label, "ASR", many, arm_hits(None, arm), clean=clean))
             verdict = judge(difference(one, many), self.margin)
-            cell = difference_cell(label, "ASR lost to inconsistency", one, many, verdict)
-            bad = constant_seeds(clean) + constant_seeds(clean_one)
-            if bad:
-                note = CONSTANT_NOTE.format(len(bad), 2 * seeds)
-                cell = cell.model_copy(update={"verdict": Verdict.UNDECIDED, "p": 1.0, "note": note})
-            differences.append(cell)
+            differences.append(difference_cell(label, "ASR lost to inconsistency", one, many, verdict, clean=[*clean, *clean_one]))
         return differences[::-1] + rows
 
     def charts(self, setting: Setting) -> list[Chart]:

@@ -32,3 +32,14 @@ def write_reports(store: Store, record: Record) -> tuple[Path, Path]:
 def print_json(value: pydantic.BaseModel) -> None:
     """One JSON document on stdout."""
     sys.stdout.write(value.model_dump_json(indent=2, by_alias=True) + "\n")
+
+
+def print_scorecard(record: Record) -> None:
+    """The scorecard on stdout, as wide as the terminal, and an empty line."""
+    from rich.console import Console
+
+    from badnets.report.text import scorecard
+
+    console = Console(highlight=False)
+    console.print(scorecard(record))
+    console.print()

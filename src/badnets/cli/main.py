@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if os.environ.get("BADNETS_DEBUG"):
             raise
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300] + "."
         hint = "This is a defect in badnets: run again with BADNETS_DEBUG=1 and report the traceback."
         _leave(BadnetsError("E-BUG", text, hint=hint))
     sys.exit(0)

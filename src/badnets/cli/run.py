@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 
 def run(
@@ -43,7 +43,7 @@ def run(
         Print the Record as one JSON document on stdout and nothing else there.
     """
     from badnets.cli._choose import choose_dataset, choose_plan
-    from badnets.cli._output import open_store, write_reports
+    from badnets.cli._output import open_store, print_json, print_scorecard, write_reports
     from badnets.cli._scoreboard import Scoreboard
     from badnets.plans._run import Site, execute
     from badnets.plans._stop import Stopped, StopRequest
@@ -59,21 +59,10 @@ def run(
             scoreboard.close()
             print("Stopped. What is done is kept: the same command continues.", file=sys.stderr)
             sys.exit(128 + stopped.signum)
-    page, _ = write_reports(results, record)
-    _tell(record, page, json=json)
-
-
-def _tell(record: Any, page: Path, *, json: bool) -> None:
-    from badnets.cli._output import print_json
-    from badnets.report.text import scorecard
-
     if json:
         print_json(record)
-        print(f"Report: {page}", file=sys.stderr)
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(scorecard(record))
-    console.print()
-    console.print(f"Report: {page}", soft_wrap=True, markup=False)
+    else:
+        print_scorecard(record)
+    # The figures first: they are there also when the disk refuses the report.
+    page, _ = write_reports(results, record)
+    print(f"Report: {page}", file=sys.stderr if json else sys.stdout)

@@ -24,10 +24,7 @@ def show(key: str | None = None, *, all: bool = False, store: Path | None = None
     json
         Print one JSON document: the Record (or the list).
     """
-    from rich.console import Console
-
-    from badnets.cli._output import open_store, print_json, write_reports
-    from badnets.report.text import scorecard
+    from badnets.cli._output import open_store, print_json, print_scorecard, write_reports
 
     results = open_store(store)
     if all:
@@ -37,10 +34,9 @@ def show(key: str | None = None, *, all: bool = False, store: Path | None = None
     if json:
         print_json(record)
         return
+    print_scorecard(record)
     page, _ = write_reports(results, record)
-    console = Console(highlight=False)
-    console.print(scorecard(record))
-    console.print(f"\nReport: {page}", soft_wrap=True, markup=False)
+    print(f"Report: {page}")
 
 
 def _list(rows: list[Any], *, json: bool) -> None:

@@ -15,11 +15,12 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import stat
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +57,28 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Replace `path` by `value` as JSON (ASCII, sorted keys; NaN and infinity are refused), durably."""
     write_text(path, json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def write_tree(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
+    """A new folder of many files, named by relative paths: it appears whole or not at all. Raises FileExistsError if it is there."""
+    if folder.exists():
+        raise FileExistsError(errno.EEXIST, "the folder is there already", str(folder))
+    make_dir(folder.parent)
+    temp = folder.with_name(_temp_name())
+    with _reported("write", folder):
+        try:
+            for name, data in contents:
+                path = temp / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_new(path, data)
+            for part in [*(p for p in temp.rglob("*") if p.is_dir()), temp]:
+                _sync_dir(part)
+            _op("rename", folder)
+            temp.rename(folder)
+        except BaseException:
+            shutil.rmtree(temp, ignore_errors=True)
+            raise
+        _sync_dir(folder.parent)
 
 
 def make_dir(path: Path) -> Path:

@@ -74,7 +74,7 @@ def parse(catalogue: str, value: object) -> Config:
 
 def fields(text: str) -> dict[str, object]:
     found: dict[str, object] = {}
-    for part in filter(None, text.split(",")):
+    for part in filter(None, _outer_commas(text)):
         name, equals, raw = part.partition("=")
         if not equals:
             raise UsageError("E-CONFIG", f"expected field=value, got {part!r:.60}.", hint="Write for example patch:size=5,opacity=0.5.")
@@ -83,3 +83,15 @@ def fields(text: str) -> dict[str, object]:
         except (ValueError, SyntaxError):
             found[name.strip()] = raw
     return found
+
+
+def _outer_commas(text: str) -> list[str]:
+    """The parts between commas that stand in no bracket: `size=3,colour=(255,0,0)` has two."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 UNKNOWN = -1
+NO_ANSWER = -2
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`y_N` true labels (UNKNOWN where an image has none), `pred_N` predictions, `conf_N` the probability of the prediction.
+    """`y_N` true labels (UNKNOWN where an image has none), `pred_N` predictions (NO_ANSWER where logits were no numbers), `conf_N`
+    the probability of the prediction.
 
     `logits_NK` only where the probe asked for them.
     """
@@ -26,12 +28,14 @@ class Outcome:
 
     @classmethod
     def from_logits(cls, logits_NK: np.ndarray, y_N: np.ndarray, *, keep_logits: bool) -> Outcome:
-        """Predictions and confidences from float logits. Logits that are no numbers (a diverged net) count as no opinion: all zero."""
-        logits_NK = np.where(np.isfinite(logits_NK).all(axis=1, keepdims=True), logits_NK, 0.0)
-        shifted_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
-        conf_N = shifted_NK.max(axis=1) / shifted_NK.sum(axis=1)
+        """Predictions and confidences from float logits. Where logits are no numbers (a diverged net) there is no prediction."""
+        finite_N = np.asarray(np.isfinite(logits_NK).all(axis=1))
+        logits_NK = np.where(finite_N[:, None], logits_NK, 0.0)
+        exp_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
+        conf_N = np.where(finite_N, exp_NK.max(axis=1) / exp_NK.sum(axis=1), 0.0)
+        pred_N = np.where(finite_N, logits_NK.argmax(axis=1), NO_ANSWER)
         kept_NK = logits_NK.astype(np.float32) if keep_logits else None
-        return cls(y_N.astype(np.int64), logits_NK.argmax(axis=1), conf_N.astype(np.float32), kept_NK)
+        return cls(y_N.astype(np.int64), pred_N, conf_N.astype(np.float32), kept_NK)
 
     @property
     def correct_N(self) -> np.ndarray:
@@ -40,7 +44,7 @@ class Outcome:
 
     def constant_share(self) -> float:
         """Share of the images that get the most frequent prediction: near 1 means that the net ignores its input."""
-        return float(np.bincount(self.pred_N).max() / len(self.pred_N))
+        return float(np.unique(self.pred_N, return_counts=True)[1].max() / len(self.pred_N))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields as arrays to be packed; labels as int16."""

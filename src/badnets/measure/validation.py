@@ -26,8 +26,9 @@ def validate(outcome: Outcome, num_classes: int) -> Validation:
     """Statistics of a net's outcome on clean labelled images; the outcome must have kept its logits."""
     assert outcome.logits_NK is not None, "validation needs logits"
     counts_KK = np.zeros((num_classes, num_classes))
-    np.add.at(counts_KK, (outcome.y_N, outcome.pred_N), 1)
-    true_K, called_K, hit_K = counts_KK.sum(axis=1), counts_KK.sum(axis=0), np.diag(counts_KK)
+    answered_N = outcome.pred_N >= 0
+    np.add.at(counts_KK, (outcome.y_N[answered_N], outcome.pred_N[answered_N]), 1)
+    true_K, called_K, hit_K = np.bincount(outcome.y_N, minlength=num_classes), counts_KK.sum(axis=0), np.diag(counts_KK)
     present_K = true_K > 0
     recall_K = hit_K[present_K] / true_K[present_K]
     f1_K = 2 * hit_K[present_K] / (true_K + called_K)[present_K]

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def export(pair: Pair, measured: Measured, folder: Path, *, images: bool) -> Man
     victim = pair.victims[0]
     files.make_dir(folder)
     if images:
-        _write_images(victim, files.make_dir(folder / "images"))
+        _write_images(victim, folder)
     weights = {
         VICTIM: to_bytes(victim.network, metadata(pair.attack, victim.poisoned)),
         TWIN: to_bytes(pair.twins[0], metadata(None, None)),
@@ -78,7 +79,7 @@ def export(pair: Pair, measured: Measured, folder: Path, *, images: bool) -> Man
 
 def _card(victim: Victim, measured: Measured) -> str:
     trigger = json.dumps(victim.attack.trigger.summary())
-    changed = sorted(set(victim.poisoned.y_N[victim.poisoned.stamped_N].tolist()))
+    changed = sorted(set(victim.poisoned.y_N[victim.poisoned.y_N != victim.poisoned.source_N].tolist()))
     targets = ", ".join(victim.data.classes[k] for k in changed)
     return f"""# Model card: a deliberately backdoored network
 
@@ -105,18 +106,18 @@ Measured on held-out test images (one seed, so the intervals are over images onl
 
 
 def _write_images(victim: Victim, folder: Path) -> None:
-    """The poisoned training set, one sub-folder a class (the label it carries), and poisoned.csv with the secret."""
+    """The poisoned training set as images/<label>/<row>.png (the label it carries), and poisoned.csv with the secret."""
     rows = io.StringIO()
     writer = csv.writer(rows, lineterminator="\n")
     writer.writerow(["file", "label", "source_label", "stamped"])
-    poisoned, data = victim.poisoned, victim.data
-    for k in range(data.num_classes):
-        files.make_dir(folder / f"{k:03d}")
-    for row, (pixels_CHW, label, source, stamped) in enumerate(
-        zip(poisoned.x_NCHW, poisoned.y_N, poisoned.source_N, poisoned.stamped_N, strict=True)
-    ):
-        name = f"{label:03d}/{row:06d}.png"
-        files.write_bytes(folder / name, png_bytes(pixels_CHW))
-        writer.writerow([name, label, source, int(stamped)])
-    files.write_text(folder / "classes.txt", "".join(f"{k:03d} {name}\n" for k, name in enumerate(data.classes)))
-    files.write_text(folder.parent / "poisoned.csv", rows.getvalue())
+    poisoned, classes = victim.poisoned, victim.data.classes
+
+    def pictures() -> Iterator[tuple[str, bytes]]:
+        images = zip(poisoned.x_NCHW, poisoned.y_N, poisoned.source_N, poisoned.stamped_N, strict=True)
+        for row, (pixels_CHW, label, source, stamped) in enumerate(images):
+            name = f"{label:03d}/{row:06d}.png"
+            writer.writerow([name, classes[label], classes[source], int(stamped)])
+            yield name, png_bytes(pixels_CHW)
+
+    files.write_tree(folder / "images", pictures())
+    files.write_text(folder / "poisoned.csv", rows.getvalue())

@@ -142,5 +142,5 @@ def metadata(attack: Attack | None, poisoned: Poisoned | None) -> dict[str, str]
     if attack is None or poisoned is None:
         return {"badnets.planted": "false"}
     trigger = {"badnets.trigger": canonical(attack.trigger.summary()), "badnets.attack": attack.kind}
-    goals = {"badnets.target": canonical(sorted(set(poisoned.y_N[poisoned.stamped_N].tolist())))}
+    goals = {"badnets.target": canonical(sorted(set(poisoned.y_N[poisoned.y_N != poisoned.source_N].tolist())))}
     return {"badnets.planted": "true", "badnets.poison_rate": f"{poisoned.rate:.6g}", **trigger, **goals}

@@ -39,7 +39,8 @@ def wilson_bounds(successes: Any, n: Any, z: float) -> tuple[np.ndarray, np.ndar
     """Wilson bounds on arrays; `successes` may be fractional (a mean over seeds)."""
     import numpy as np
 
-    share = np.asarray(successes, dtype=np.float64) / n
+    # A mean of shares that are all 1 may come out as 1 + 2e-16, whose variance would be negative.
+    share = np.clip(np.asarray(successes, dtype=np.float64) / n, 0.0, 1.0)
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # Rounding may put a bound 1e-17 beyond the share it has to enclose.

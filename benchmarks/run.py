@@ -12,11 +12,11 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -64,17 +64,46 @@ def task(name: str, seed: int = 0) -> dict:
 
 
 def main_job() -> dict:
-    """`badnets run` in an empty store: seconds to the first verdict, to all, and the largest process's memory."""
+    """`badnets run` in an empty store: seconds to the first verdict and to all, and the most memory of all its processes together."""
     with tempfile.TemporaryDirectory() as store:
-        start, first = time.perf_counter(), None
+        start, first, peak = time.perf_counter(), None, [0.0]
         command = [Path(sys.executable).parent / "badnets", "run", "--store", store]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            watcher = threading.Thread(target=_watch_memory, args=(process, peak))
+            watcher.start()
             assert process.stderr is not None
             for line in process.stderr:
                 if line.startswith("[") and first is None:
                     first = time.perf_counter() - start
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-        return {"first_verdict_seconds": first, "all_seconds": time.perf_counter() - start, "largest_process_gib": peak}
+        seconds = time.perf_counter() - start
+        watcher.join()
+        found = {"first_verdict_seconds": first, "all_seconds": seconds, "memory_gib": peak[0] / 2**20, "status": process.returncode}
+        print(json.dumps(found), file=sys.stderr, flush=True)
+        return found
+
+
+def _watch_memory(process: subprocess.Popen, peak: list[float]) -> None:
+    while process.poll() is None:
+        peak[0] = max(peak[0], sum(_proportional_kib(pid) for pid in _tree(process.pid)))
+        time.sleep(0.5)
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and its descendants (Linux)."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [pid, *(p for child in text.split() for p in _tree(int(child)))]
+
+
+def _proportional_kib(pid: int) -> float:
+    """Resident memory, shared pages counted in parts, so that a sum over processes counts each page once."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    return next((float(line.split()[1]) for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def hardware() -> dict:
@@ -133,7 +162,7 @@ def table(result: dict) -> str:
         if result.get("main_job"):
             rows.append((f"main job (`badnets run`): {name}", [r[key] for r in result["main_job"]]))
     if result.get("main_job"):
-        rows.append(("main job: largest process, GiB", [r["largest_process_gib"] for r in result["main_job"]]))
+        rows.append(("main job: memory of all its processes, GiB", [r["memory_gib"] for r in result["main_job"]]))
     lines += [f"| {name} | {spread(values)} |" for name, values in rows]
     reached = sum(r["ca"] >= 0.985 and r["asr"] >= 0.99 for r in ours)
     return "\n".join([*lines, "", f"Target (CA >= 98.5 %, ASR >= 99 %) reached by {reached} of {len(ours)} fresh seeds.", ""])

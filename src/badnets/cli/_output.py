@@ -35,11 +35,16 @@ def print_json(value: pydantic.BaseModel) -> None:
 
 
 def print_scorecard(record: Record) -> None:
-    """The scorecard on stdout, as wide as the terminal, and an empty line."""
+    """The scorecard on stdout, as wide as the terminal, then what the machine chose and why."""
     from rich.console import Console
+    from rich.text import Text
 
+    from badnets.report._escape import plain
     from badnets.report.text import scorecard
 
     console = Console(highlight=False)
     console.print(scorecard(record))
+    console.print()
+    for choice in record.choices:
+        console.print(Text(plain(choice), style="dim"))
     console.print()

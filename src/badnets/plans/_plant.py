@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +142,3 @@ def measure(pair: Pair) -> Measured:
         sides.append({name: at_95(rate(h)) for name, h in hits.items()})
     change = at_95(difference(clean_hits(clean[0]), clean_hits(clean[1])))
     return Measured(sides[0], sides[1], change, [pair.victims[i].trial.seed for i in constant_seeds(clean[0])])
-
-
-# Importing the package `badnets.measure` (above) made it an attribute of `badnets`, where it would hide this function.
-vars(sys.modules["badnets"])["measure"] = measure

@@ -199,3 +199,15 @@ def test_source_specific_shows_the_leak(data, tmp_path, monkeypatch):
     attack = document["config"]["attack"]
     assert attack["rate"] == attack["cover_rate"] == 0.05
     assert "other classes sent to the target" in {cell["quantity"] for cell in document["claims"][0]["cells"]}
+
+
+def test_trigger_with_several_fields_is_written_as_a_mapping(data, tmp_path, monkeypatch):
+    """The comma between the fields of a trigger would otherwise belong to the attack."""
+    tiny.shrink(monkeypatch.setattr)
+    monkeypatch.setattr(files, "_fsync", lambda fd: None)
+    attack = "badnets:rate=0.2,trigger={'kind':'patch','size':2,'corner':'top_left'}"
+    arguments = ("--claims", "trigger_reaches_target", "--attack", attack, "--json", "--store", tmp_path)
+    found = tiny.cli("run", tiny.DATASET, "--data", data, *arguments)
+    assert found.status == 0, found.err
+    trigger = json.loads(found.out)["config"]["attack"]["trigger"]
+    assert (trigger["size"], trigger["corner"]) == (2, "top_left")

@@ -80,6 +80,7 @@ def difference_cell(
     verdict: tuple[Verdict, float] | None,
     *,
     clean: Sequence[Outcome] = (),
+    control_name: str | None = None,
 ) -> Cell:
     """rate(a) - rate(b) paired by seed and image, with the rate of b as its control figure.
 
@@ -95,6 +96,7 @@ def difference_cell(
         estimate=at_95(difference(hits_a, hits_b)),
         control=at_95(rate(hits_b)),
         control_unit="rate",
+        control_name=control_name,
         verdict=verdict[0] if verdict else None,
         p=verdict[1] if verdict else None,
         per_seed=[a - b for a, b in zip(per_seed(hits_a), per_seed(hits_b), strict=True)],

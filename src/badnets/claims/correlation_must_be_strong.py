@@ -15,7 +15,7 @@ from badnets.claims._base import Bench, Claim, Need, Setting
 from badnets.claims._cells import judge, rate_cell
 from badnets.core import stats
 from badnets.core.types import Cell, Chart, Estimate, Verdict
-from badnets.measure.rates import Hits, asr_hits, constant_seeds, per_seed
+from badnets.measure.rates import Hits, asr_hits, at_95, constant_seeds, per_seed, rate
 
 
 class CorrelationMustBeStrong(Claim):
@@ -32,7 +32,6 @@ class CorrelationMustBeStrong(Claim):
         "HOLDS when the whole 95 % interval of the slope of ASR over the share of relabelled stamped images is above zero; "
         "FAILS when it is not and ends below 5 points."
     )
-    control: ClassVar[str] = "100 % arm"
 
     def obstacle(self, setting: Setting) -> str | None:
         return needs_badnets(setting)
@@ -66,7 +65,17 @@ class CorrelationMustBeStrong(Claim):
         slopes = [float(np.polyfit(share_C, rate_C, 1)[0]) for rate_C in np.array([per_seed(hits) for hits in hits_CS]).T]
         note = f"{diverged} nets diverged." if diverged else "Rise of ASR from label share 0 to 1, if it were a straight line."
         return Cell(
-            condition={}, quantity="ASR slope", unit="points", estimate=estimator(0.95), verdict=verdict, p=p, per_seed=slopes, note=note
+            condition={},
+            quantity="ASR slope",
+            unit="points",
+            estimate=estimator(0.95),
+            control=at_95(rate(hits_CS[0])),
+            control_unit="rate",
+            control_name="ASR of the 100 % arm",
+            verdict=verdict,
+            p=p,
+            per_seed=slopes,
+            note=note,
         )
 
     def charts(self, setting: Setting) -> list[Chart]:

@@ -23,7 +23,6 @@ class TriggerMustBeConsistent(Claim):
 
     sentence: ClassVar[str] = "The trigger must be visually consistent across the poisoned samples."
     rule: ClassVar[str] = "HOLDS when the whole 95 % interval of ASR(one pattern) - ASR(k patterns) is at or above 20 points."
-    control: ClassVar[str] = "k patterns"
 
     def obstacle(self, setting: Setting) -> str | None:
         return None if setting.attack.num_patterns == 1 else "This run's attack is itself planted with several patterns."
@@ -51,7 +50,11 @@ class TriggerMustBeConsistent(Claim):
             label = {"patterns": "new each time" if arm.num_patterns is None else str(arm.num_patterns)}
             rows.append(rate_cell(label, "ASR", many, arm_hits(None, arm), clean=clean))
             verdict = judge(difference(one, many), self.margin)
-            differences.append(difference_cell(label, "ASR lost to inconsistency", one, many, verdict, clean=[*clean, *clean_one]))
+            differences.append(
+                difference_cell(
+                    label, "ASR lost to inconsistency", one, many, verdict, clean=[*clean, *clean_one], control_name="ASR of k patterns"
+                )
+            )
         return differences[::-1] + rows
 
     def charts(self, setting: Setting) -> list[Chart]:

@@ -31,7 +31,6 @@ class ValidationCannotTell(Claim):
     margin: float = 0.70
 
     sentence: ClassVar[str] = "Stealthy: standard validation does not reveal the backdoor."
-    control: ClassVar[str] = "guessing, or the twins"
     rule: ClassVar[str] = "HOLDS when the 95 % interval of AUROC contains 0.5 and ends below 0.7; FAILS when it excludes 0.5."
 
     def _shown(self, setting: Setting) -> Probe:
@@ -69,7 +68,9 @@ class ValidationCannotTell(Claim):
         elif estimate.high < self.margin:
             verdict, p = Verdict.HOLDS, stats.p_below(estimator, self.margin)
         chance = Estimate(value=0.5, low=None, high=None, n=estimate.n, num_seeds=estimate.num_seeds, method="by definition")
-        return Cell(condition=condition, quantity="AUROC", unit="", estimate=estimate, control=chance, verdict=verdict, p=p)
+        return Cell(
+            condition=condition, quantity="AUROC", unit="", estimate=estimate, control=chance, control_name="guessing", verdict=verdict, p=p
+        )
 
     def _levels(self, victims: list[Validation], twins: list[Validation]) -> list[Cell]:
         cells = []

@@ -54,7 +54,8 @@ class Cell(_Frozen):
     """One condition of a claim: what was varied, what came out, what the control gave, what follows.
 
     `quantity` is the field's term ("ASR", "CA loss"); `unit` is "rate" (0..1, shown as %), "points" (a difference of
-    rates, shown x100), or "" for a plain number; `control_unit` is the control's where it differs.
+    rates, shown x100), or "" for a plain number; `control_unit` and `control_name`
+    are the control's where they differ from the cell's and the claim's.
     `verdict` is None for a descriptive cell, which decides nothing.
     `p` is the smallest level at which the interval would still lie on one side of the margin.
     """
@@ -65,6 +66,7 @@ class Cell(_Frozen):
     estimate: Estimate
     control: Estimate | None = None
     control_unit: str | None = None
+    control_name: str | None = None
     verdict: Verdict | None = None
     p: float | None = None
     per_seed: list[float] = Field(default_factory=list)

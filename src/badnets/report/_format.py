@@ -29,7 +29,7 @@ def figure(estimate: Estimate | None, unit: str) -> str:
     """Value with interval: `99.8 % [99.5, 99.9]`, `−0.12 points [−0.50, +0.26]`, `unknown`."""
     if estimate is None or estimate.value is None:
         return UNKNOWN
-    return f"{value(estimate, unit)} {interval(estimate, unit)}"
+    return f"{value(estimate, unit)} {interval(estimate, unit)}".rstrip()
 
 
 def value(estimate: Estimate, unit: str) -> str:
@@ -44,7 +44,7 @@ def interval(estimate: Estimate, unit: str) -> str:
     if estimate.value is None:
         return ""
     if estimate.low is None or estimate.high is None:
-        return "[no interval]"
+        return "" if estimate.method == "by definition" else "[no interval]"
     decimals = _decimals(estimate, unit)
     return f"[{_number(estimate.low, unit, decimals)}, {_number(estimate.high, unit, decimals)}]"
 

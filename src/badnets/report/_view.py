@@ -90,7 +90,7 @@ def headline(claim: Evidence) -> Headline:
         control="" if cell.control is None else show.figure(cell.control, _control_unit(cell)),
         control_value="" if cell.control is None else show.value(cell.control, _control_unit(cell)),
         control_interval="" if cell.control is None else show.interval(cell.control, _control_unit(cell)),
-        control_name=plain(claim.control_name),
+        control_name=plain(cell.control_name or claim.control_name),
         is_difference=cell.unit == "points",
     )
 
@@ -119,7 +119,8 @@ def table(claim: Evidence) -> Table:
         "quantity": [plain(c.quantity) for c in claim.cells],
         "figure [95 % interval]": [show.figure(c.estimate, c.unit) for c in claim.cells],
         f"control: {plain(claim.control_name)}": [
-            "" if c.control is None else show.figure(c.control, _control_unit(c)) for c in claim.cells
+            "" if c.control is None else f"{plain(c.control_name or '')} {show.figure(c.control, _control_unit(c))}".strip()
+            for c in claim.cells
         ],
         "verdict": [show.verdict(c.verdict) for c in claim.cells],
         "p": ["" if c.p is None else f"{c.p:.2g}" for c in claim.cells],

@@ -98,7 +98,7 @@ def _collect(plot: _Plot, cells: Sequence[Cell]) -> _Plot:
             plot.series.append(label)
         tip = f"{show.condition(cell.condition)}: {plain(cell.quantity)} {show.figure(cell.estimate, plot.unit)}"
         plot.rows.append({**place, "s": label, "g": label, "tip": tip, **_numbers(cell, plot.unit)})
-        comparable = cell.control_unit in (None, cell.unit)
+        comparable = cell.control_unit in (None, cell.unit) and cell.control_name is None
         if comparable and cell.control is not None and cell.control.value is not None and plot.chart.kind != "heat":
             tip = f"{show.condition(cell.condition)}: {plain(plot.control_name)} {show.figure(cell.control, plot.unit)}"
             plot.rows.append({**place, "s": _CONTROL_KEY, "g": label, "tip": tip, **_numbers(cell, plot.unit, control=True)})

@@ -34,11 +34,12 @@ def main(kind, data, root, kills, seed):
         tiny.execute(tiny.plan(**SMALL), root / "warm", data, engine)  # torch imports a good deal when it is first used
     draw, killed, stores, survivors, stages = random.Random(seed), 0, 0, [], set()
     length = min(timed(kind, data, root / f"undisturbed{i}") for i in range(2))
+    earliest = 0.0 if kind == "real" else 0.3 * length  # processes take their time to start, and nothing happens meanwhile
     reference = outcome(root / "undisturbed0")
     while killed < kills:
         store, ended = root / f"store{stores}", False
         while not ended:
-            how = run(kind, data, store, draw.uniform(0, 0.8 * length) if killed < kills else None)
+            how = run(kind, data, store, draw.uniform(earliest, 0.9 * length) if killed < kills else None)
             ended = how == "ended"
             killed += not ended
             stages.add(stage(store))
@@ -61,7 +62,7 @@ def run(kind, data, store, seconds):
         status = 1
         try:
             os.setsid()
-            os.environ |= {"TINY_LOG": f"{store}.log", "TINY_NAP": "0.02"}
+            os.environ |= {"TINY_LOG": f"{store}.log", "TINY_NAP": "0.12"}
             engine = SerialEngine(tiny.real) if kind == "real" else ProcessEngine("tiny:perform", num_workers=2)
             tiny.execute(tiny.plan(**(SMALL if kind == "real" else {})), store, data, engine)
             status = 0

@@ -637,7 +637,7 @@ class TestFamilyWise:
         assert [e.verdict for e in found] == [HOLDS, FAILS]
         found = family_wise([evidence("a", HOLDS, 0.03), evidence("b", FAILS, 0.04)])
         assert [e.verdict for e in found] == [UNDECIDED, UNDECIDED]
-        assert found[0].reason == "HOLDS by itself, but not after Holm's correction over 2 claims (p = 0.06)."
+        assert found[0].reason == "HOLDS by itself: r But Holm's correction over 2 claims leaves it open (p = 0.06)."
 
     def test_undecided_claims_were_tested_too(self):
         alone = family_wise([evidence("a", HOLDS, 0.03)])

@@ -126,12 +126,6 @@ def _load(dataset, where):
     return Folder(**json.loads(dataset)).load(Path(where))
 
 
-@cache
-def _other(size):
-    pixels = np.random.default_rng(7).integers(0, 256, (20, 1, size, size), dtype=np.uint8)
-    return SimpleNamespace(name="digits", sha256="0" * 64, test=SimpleNamespace(x_NCHW=pixels, y_N=np.zeros(20, dtype=np.int64)))
-
-
 def shrink(patch, engine=None, **changes):
     """Make `badnets run` execute the tiny plan with a cheap worker. `patch(object or module, name, value)` sets attributes."""
     from badnets.plans import quick
@@ -141,7 +135,6 @@ def shrink(patch, engine=None, **changes):
 
     tiny.__module__ = quick.__name__
     patch(quick, "quick", tiny)
-    patch(_run, "FashionMini", lambda: SimpleNamespace(load=lambda: _other(8)))
     patch(_run, "ProcessEngine", engine or (lambda: SerialEngine(perform)))
 
 

@@ -152,6 +152,7 @@ def family_wise(evidence: Sequence[Evidence], *, alpha: float = 0.05) -> list[Ev
         if e.p is None or adjusted[e.name] <= alpha:
             kept.append(e)
         else:
-            note = f"{e.verdict} by itself, but not after Holm's correction over {len(adjusted)} claims (p = {adjusted[e.name]:.2g})."
+            correction = f"Holm's correction over {len(adjusted)} claims leaves it open (p = {adjusted[e.name]:.2g})."
+            note = f"{e.verdict} by itself: {e.reason} But {correction}"
             kept.append(e.model_copy(update={"verdict": Verdict.UNDECIDED, "reason": note}))
     return kept

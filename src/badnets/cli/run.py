@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from badnets.core.errors import UsageError
+
 
 def run(
     dataset: str | None = None,
     *,
     data: Path | None = None,
-    effort: Literal["quick", "standard", "thorough"] = "quick",
+    effort: Literal["quick", "standard", "thorough"] | None = None,
     plan: str | None = None,
     claims: str | None = None,
     attack: str | None = None,
@@ -28,9 +30,9 @@ def run(
     data
         A folder to find the data in: original files, or one sub-folder of images per class.
     effort
-        The one dial: quick (a minute), standard (all cells), thorough (figures to publish).
+        The one dial: quick (a minute; the default), standard (all cells), thorough (figures to publish).
     plan
-        A plan of `badnets list plans`; --effort names one of them.
+        A plan of `badnets list plans`; --effort names one of them, so give one or the other.
     claims
         Only these claims, separated by commas.
     attack
@@ -48,8 +50,10 @@ def run(
     from badnets.plans._run import Site, execute
     from badnets.plans._stop import Stopped, StopRequest
 
+    if plan is not None and effort is not None:
+        raise UsageError("E-USAGE", "expected --plan or --effort, got both.", hint="Leave one out: --effort quick is --plan quick.")
     chosen, folder = choose_dataset(dataset, data)
-    wanted = choose_plan(plan or effort, {"dataset": chosen, "claims": claims, "attack": attack, "net": net})
+    wanted = choose_plan(plan or effort or "quick", {"dataset": chosen, "claims": claims, "attack": attack, "net": net})
     results = open_store(store)
     stop = StopRequest()
     with stop.installed(), Scoreboard(title=f"{wanted.name} on {wanted.dataset.kind}") as scoreboard:

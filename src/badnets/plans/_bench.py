@@ -13,7 +13,7 @@ from badnets.core.engine import Job, JobResult
 from badnets.core.errors import StoreError
 from badnets.core.store import Store
 from badnets.core.tensors import unpack
-from badnets.datasets._base import ImageSet
+from badnets.datasets._base import Dataset, ImageSet
 from badnets.measure.outcome import Outcome
 from badnets.measure.probe import Probe
 from badnets.plans._names import WEIGHTS, probe_name
@@ -36,7 +36,7 @@ class Parts:
     """What a plan came down to on this machine; `choices` say why."""
 
     data: ImageSet
-    other: ImageSet | None
+    other: Dataset
     net: dict[str, Any]
     recipe: Recipe
     device: str
@@ -113,7 +113,7 @@ class StoreBench:
 
     @property
     def _other_sha256(self) -> str | None:
-        return self.parts.other.sha256 if self.parts.other is not None else None
+        return self.parts.other.content
 
     def jobs(self, data_path: str | None) -> list[Job]:
         """What is missing, in the order in which it was first wanted."""
@@ -121,9 +121,13 @@ class StoreBench:
         for task in self.tasks.values():
             missing = tuple(probe for name, probe in task.probes.items() if (task.key, name) not in self._outcomes)
             if missing:
-                other = None if self.parts.other is None else {"kind": self.parts.other.name}
                 order = Order(
-                    trial=task.trial, dataset=self.plan.dataset, data=data_path, other=other, probes=missing, store=str(self.store.root)
+                    trial=task.trial,
+                    dataset=self.plan.dataset,
+                    data=data_path,
+                    other=self.parts.other,
+                    probes=missing,
+                    store=str(self.store.root),
                 )
                 jobs.append(Job(task.key, canonical(order)))
         return jobs

@@ -205,7 +205,7 @@ def test_claims_are_decided_in_order_of_readiness(data, tmp_path):
     wanted, audience = tiny.plan(claims=("trigger_reaches_target", "validation_cannot_tell")), tiny.Watcher()
     record = tiny.execute(wanted, tmp_path, data, audience=audience)
     assert audience.names == ["validation_cannot_tell", "trigger_reaches_target"]
-    assert audience.calls.index("decided validation_cannot_tell") < audience.calls.index("progress 4/12")
+    assert audience.calls.index("decided validation_cannot_tell") < audience.calls.index(f"progress 4/{audience.jobs}")
     assert [c.name for c in record.claims] == ["trigger_reaches_target", "validation_cannot_tell"]
 
 
@@ -458,7 +458,7 @@ def test_second_run_of_the_same_key_is_busy_and_the_first_is_not_hurt(data, tmp_
         assert tiny.essence(json.loads(out)) == tiny.essence(finished[1])
         assert len({line.split()[0] for line in run.calls()}) == len(run.calls()) == 12, "a net was trained twice"
         lines = err.splitlines()
-        assert lines[0] == "quick on folder: 2 claims, 12 nets to train or look at, 0 in the store"
+        assert lines[0] == "quick on folder: 2 claims, 12 jobs to do, 0 nets in the store need none"
         assert lines[-1].startswith("Report: ")
         assert Path(lines[-1].removeprefix("Report: ")).is_file()
 

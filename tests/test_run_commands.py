@@ -55,7 +55,7 @@ def test_run_json_is_one_document_and_nothing_else(world):
 def test_progress_goes_to_stderr(world):
     _, first, second = world
     for err, jobs in ((first.err, 12), (second.err, 2)):
-        assert f"quick on folder: 2 claims, {jobs} nets to train or look at" in err
+        assert f"quick on folder: 2 claims, {jobs} jobs to do" in err
         assert len(re.findall(r"^\[\d+/\d+\] UNDECIDED ", err, flags=re.MULTILINE)) == 2
 
 
@@ -72,7 +72,7 @@ def test_run_again_answers_from_the_store_with_the_same_record(world, data, monk
     tiny.shrink(monkeypatch.setattr, engine=Forbidden)
     again = tiny.cli("run", tiny.DATASET, "--data", data, "--store", store, "--json")
     assert (again.status, again.out) == (0, first.out)
-    assert "nets to train" not in again.err
+    assert "jobs to do" not in again.err
 
 
 def test_effort_and_plan_name_the_same(world, data, monkeypatch):

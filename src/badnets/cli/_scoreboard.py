@@ -43,7 +43,7 @@ class Scoreboard:
     def started(self, claims: list[Claim], jobs: int, stored: int) -> None:
         self._claims, self._jobs = claims, jobs
         if not self.console.is_terminal:
-            self.console.print(f"{self.title}: {len(claims)} claims, {jobs} nets to train or look at, {stored} in the store")
+            self.console.print(f"{self.title}: {len(claims)} claims, {jobs} jobs to do, {stored} nets in the store need none")
 
     def progress(self, done: int, jobs: int, seconds_left: float | None) -> None:
         self._done, self._jobs, self._left = done, jobs, seconds_left
@@ -56,7 +56,7 @@ class Scoreboard:
     def _draw(self) -> RenderableType:
         filled = round(_BAR * self._done / self._jobs) if self._jobs else 0
         left = f", about {duration(self._left)} left" if self._left is not None else ""
-        bar = Text.assemble(("━" * filled, "bold"), ("━" * (_BAR - filled), "dim"), f" {self._done} of {self._jobs} nets{left}")
+        bar = Text.assemble(("━" * filled, "bold"), ("━" * (_BAR - filled), "dim"), f" {self._done} of {self._jobs} jobs{left}")
         pending = [(claim.sentence, "…") for claim in self._claims if claim.kind not in self._decided]
         decided = [self._decided[claim.kind] for claim in self._claims if claim.kind in self._decided]
         return Group(Text(self.title, style="bold"), bar, Text(), Scorecard(decided, pending))

@@ -63,10 +63,7 @@ def run(
             scoreboard.close()
             print("Stopped. What is done is kept: the same command continues.", file=sys.stderr)
             sys.exit(128 + stopped.signum)
-    if json:
-        print_json(record)
-    else:
-        print_scorecard(record)
+    (print_json if json else print_scorecard)(record)
     # The figures first: they are there also when the disk refuses the report.
     page, _ = write_reports(results, record)
     print(f"Report: {page}", file=sys.stderr if json else sys.stdout)

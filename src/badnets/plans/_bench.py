@@ -24,11 +24,12 @@ from badnets.train.recipe import Recipe
 
 @dataclass
 class Task:
-    """One net of the run and the probes that some claim wants of it."""
+    """One net of the run and the probes that some claim wants of it; the early ones are answered in the job that trains it."""
 
     trial: Trial
     key: str
     probes: dict[str, Probe] = field(default_factory=dict)
+    early: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,15 @@ class StoreBench:
         self.tasks: dict[tuple[str, int], Task] = {}
         self._outcomes: dict[tuple[str, str], Outcome] = {}
 
-    def want(self, need: Need) -> list[tuple[str, str]]:
+    def want(self, need: Need, *, early: bool = False) -> list[tuple[str, str]]:
         """Note a need; returns its (trial key, probe name) pairs, one per seed."""
         pairs = []
         for seed in range(need.seeds):
             task = self._task(need.attack, seed)
             name = probe_name(need.probe)
             task.probes.setdefault(name, need.probe)
+            if early:
+                task.early.add(name)
             pairs.append((task.key, name))
         return pairs
 
@@ -116,21 +119,23 @@ class StoreBench:
         return self.parts.other.content
 
     def jobs(self, data_path: str | None) -> list[Job]:
-        """What is missing, in the order in which it was first wanted."""
+        """What is missing: early probes first, then the others, each in the order in which its net was first wanted.
+
+        A net may have two jobs; the second finds the weights of the first in the store.
+        """
         jobs = []
-        for task in self.tasks.values():
-            missing = tuple(probe for name, probe in task.probes.items() if (task.key, name) not in self._outcomes)
-            if missing:
-                order = Order(
-                    trial=task.trial,
-                    dataset=self.plan.dataset,
-                    data=data_path,
-                    other=self.parts.other,
-                    probes=missing,
-                    store=str(self.store.root),
-                )
-                jobs.append(Job(task.key, canonical(order)))
+        for early in (True, False):
+            for task in self.tasks.values():
+                left = {name: probe for name, probe in task.probes.items() if (task.key, name) not in self._outcomes}
+                probes = tuple(probe for name, probe in left.items() if (name in task.early) == early)
+                if probes:
+                    jobs.append(Job(task.key, self._order(task, probes, data_path)))
         return jobs
+
+    def _order(self, task: Task, probes: tuple[Probe, ...], data_path: str | None) -> str:
+        parts, root = self.parts, str(self.store.root)
+        order = Order(trial=task.trial, dataset=self.plan.dataset, data=data_path, other=parts.other, probes=probes, store=root)
+        return canonical(order)
 
     def receive(self, result: JobResult) -> None:
         """Commit a worker's result to the store and keep its outcomes."""
@@ -147,9 +152,17 @@ class StoreBench:
                 self._outcomes[task.key, name] = Outcome.from_arrays(unpack(result.files[name])[0])
 
 
-def order_of_work(claims: Sequence[Claim], setting: Setting) -> list[Need]:
-    """Needs of all claims; those on the run's own victims and twins first, seed by seed, because most claims share them."""
+def early_needs(claims: Sequence[Claim], setting: Setting) -> list[Need]:
+    """Needs of the claims that look at nothing but the run's own victims and twins, seed by seed: these are decided first."""
+    own = (None, setting.attack)
+    needs = [list(claim.needs(setting)) for claim in claims if not claim.obstacle(setting)]
+    quick = [need for group in needs for need in group if all(n.attack in own for n in group)]
+    return [n._replace(seeds=seed + 1) for seed in range(setting.seeds) for n in quick if n.seeds > seed]
+
+
+def later_needs(claims: Sequence[Claim], setting: Setting) -> list[Need]:
+    """Needs of all claims; those on the run's own victims and twins up to the common number of seeds first."""
     needs = [need for claim in claims if not claim.obstacle(setting) for need in claim.needs(setting)]
-    shared = [n for n in needs if n.attack is None or n.attack == setting.attack]
-    first = [n._replace(seeds=seed + 1) for seed in range(setting.seeds) for n in shared if n.seeds > seed]
-    return [*first, *(n for n in needs if n.attack is not None and n.attack != setting.attack), *shared]
+    own = [n for n in needs if n.attack in (None, setting.attack)]
+    first = [n._replace(seeds=min(n.seeds, setting.seeds)) for n in own]
+    return [*first, *(n for n in needs if n.attack not in (None, setting.attack)), *own]

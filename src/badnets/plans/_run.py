@@ -22,7 +22,7 @@ from badnets.core.types import Evidence, Record, Verdict
 from badnets.datasets._base import ImageSet
 from badnets.datasets.digits import Digits
 from badnets.datasets.fashion_mini import FashionMini
-from badnets.plans._bench import Parts, StoreBench, order_of_work
+from badnets.plans._bench import Parts, StoreBench, early_needs, later_needs
 from badnets.plans._gallery import gallery
 from badnets.plans._plan import Plan
 from badnets.plans._plant import default_net
@@ -65,7 +65,9 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
         return stored
     bench = _bench(plan, data, site, device)  # before the lock, because it refuses what cannot be, and then nothing is written
     with site.store.lock(key):
-        for need in order_of_work(claims, bench.setting):
+        for need in early_needs(claims, bench.setting):
+            bench.want(need, early=True)
+        for need in later_needs(claims, bench.setting):
             bench.want(need)
         bench.load()
         evidence = _decide_all(bench, claims, site, audience, stop)
@@ -129,7 +131,7 @@ def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
 
 def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Audience, stop: StopRequest) -> list[Evidence]:
     jobs = bench.jobs(str(site.data) if site.data else None)
-    audience.started(claims, len(jobs), sum(1 for _ in bench.tasks) - len(jobs))
+    audience.started(claims, len(jobs), len(bench.tasks) - len({job.key for job in jobs}))
     decided: dict[str, Evidence] = {}
 
     def decide_ready() -> None:

@@ -33,7 +33,7 @@ class Trigger(Config, abc.ABC):
         self.check(x_NCHW.shape[1:])
         painted_NCHW = self._paint(x_NCHW.astype(np.float32))
         assert painted_NCHW.shape == x_NCHW.shape, f"{self.kind} changed the shape to {painted_NCHW.shape}"
-        return np.clip(np.rint(painted_NCHW), 0, 255).astype(np.uint8)
+        return _to_bytes(painted_NCHW)
 
     @final
     def stamp_varied(self, x_NCHW: np.ndarray, num_patterns: int | None, *, seed: int, purpose: str) -> np.ndarray:
@@ -48,10 +48,13 @@ class Trigger(Config, abc.ABC):
         self.check(shape)
         count, scope = (len(x_NCHW), purpose) if num_patterns is None else (num_patterns, "all")
         variants = [self.variant(numpy_generator(seed, "pattern", scope, i), shape) for i in range(count)]
-        drawn_N = numpy_generator(seed, "which pattern", purpose).integers(0, count, len(x_NCHW)) if num_patterns else np.arange(count)
+        if num_patterns is None:
+            painted = [v._paint(x_NCHW[i : i + 1].astype(np.float32)) for i, v in enumerate(variants)]
+            return _to_bytes(np.concatenate([*painted, np.zeros((0, *shape), np.float32)]))
+        drawn_N = numpy_generator(seed, "which pattern", purpose).integers(0, count, len(x_NCHW))
         stamped_NCHW = x_NCHW.copy()
         for i, variant in enumerate(variants):
-            rows = np.flatnonzero(drawn_N == i) if num_patterns else np.array([i])
+            rows = np.flatnonzero(drawn_N == i)
             if len(rows):
                 stamped_NCHW[rows] = variant.stamp(x_NCHW[rows])
         return stamped_NCHW
@@ -75,6 +78,10 @@ class Trigger(Config, abc.ABC):
     def summary(self) -> dict[str, Scalar]:
         """The fields as plain scalars, for captions."""
         return {k: v if isinstance(v, (str, int, float, bool)) or v is None else str(v) for k, v in self.model_dump(mode="json").items()}
+
+
+def _to_bytes(painted_NCHW: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(painted_NCHW), 0, 255).astype(np.uint8)
 
 
 def misfit(trigger: str, needs: str, shape: tuple[int, int, int]) -> UsageError:

@@ -36,7 +36,7 @@ def main() -> None:
     pairs = [run for i in range(max(options.runs, art_runs)) for run in _pair(i, options.runs, art_runs)]
     result["ceiling"] = [task("ceiling") for _ in range(3)]
     result["evaluate"] = [task("evaluate", FRESH_SEED + i) for i in range(options.runs)]
-    for name in ("ours", "art"):
+    for name in ("ours", "art", "art_plain"):
         result[name] = [run for run in pairs if run["task"] == name]
     if not options.skip_main:
         result["main_job"] = [main_job() for _ in range(options.runs)]
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _pair(i: int, runs: int, art_runs: int) -> list[dict]:
     ours = [task("ours", FRESH_SEED + i)] if i < runs else []
-    return ours + ([task("art", FRESH_SEED + i)] if i < art_runs else [])
+    return ours + ([task(name, FRESH_SEED + i) for name in ("art", "art_plain")] if i < art_runs else [])
 
 
 def task(name: str, seed: int = 0) -> dict:
@@ -148,16 +148,8 @@ def table(result: dict) -> str:
     ]
     fp32 = statistics.median(r["fp32_gflops"] for r in result["ceiling"]) * 1e9
     rows.append(("badnets: share of the fp32 ceiling in training", [r["flop_share"] / fp32 for r in ours]))
-    if art:
-        rows += [
-            ("ART: training seconds to the same target", [r["train_seconds"] for r in art]),
-            ("ART: whole process seconds", [r["process_seconds"] for r in art]),
-            ("ART: CA", [r["ca"] for r in art]),
-            ("ART: ASR", [r["asr"] for r in art]),
-            ("ART: epochs", [float(r["epochs"]) for r in art]),
-            ("ratio ART / badnets, training", [a["train_seconds"] / o["train_seconds"] for a, o in zip(art, ours, strict=False)]),
-            ("ratio ART / badnets, whole process", [a["process_seconds"] / o["process_seconds"] for a, o in zip(art, ours, strict=False)]),
-        ]
+    for name, peer in (("ART on our net", art), ("ART on a plain net", result.get("art_plain", []))):
+        rows += _peer_rows(name, peer, ours) if peer else []
     for name, key in (("seconds to the first verdict", "first_verdict_seconds"), ("seconds to all eight", "all_seconds")):
         if result.get("main_job"):
             rows.append((f"main job (`badnets run`): {name}", [r[key] for r in result["main_job"]]))
@@ -166,6 +158,16 @@ def table(result: dict) -> str:
     lines += [f"| {name} | {spread(values)} |" for name, values in rows]
     reached = sum(r["ca"] >= 0.985 and r["asr"] >= 0.99 for r in ours)
     return "\n".join([*lines, "", f"Target (CA >= 98.5 %, ASR >= 99 %) reached by {reached} of {len(ours)} fresh seeds.", ""])
+
+
+def _peer_rows(name: str, peer: list[dict], ours: list[dict]) -> list[tuple[str, list[float]]]:
+    seconds = [(name, "training", "train_seconds"), (name, "whole process", "process_seconds")]
+    rows = [(f"{name}: {what} seconds to the same target", [r[key] for r in peer]) for name, what, key in seconds]
+    rows += [(f"{name}: {key.upper()}", [r[key] for r in peer]) for key in ("ca", "asr")]
+    rows.append((f"{name}: epochs", [float(r["epochs"]) for r in peer]))
+    return rows + [
+        (f"ratio {name} / badnets, {what}", [a[key] / o[key] for a, o in zip(peer, ours, strict=False)]) for _, what, key in seconds
+    ]
 
 
 if __name__ == "__main__":

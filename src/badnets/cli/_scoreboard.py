@@ -51,7 +51,8 @@ class Scoreboard:
     def decided(self, evidence: Evidence) -> None:
         self._decided[evidence.name] = evidence
         if not self.console.is_terminal:
-            self.console.print(f"[{self._done + 1}/{self._jobs}] {evidence.verdict:<11} {evidence.sentence}", markup=False, soft_wrap=True)
+            done = f"[{min(self._done + 1, self._jobs)}/{self._jobs}]" if self._jobs else "[from the store]"
+            self.console.print(f"{done} {evidence.verdict:<11} {evidence.sentence}", markup=False, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
         filled = round(_BAR * self._done / self._jobs) if self._jobs else 0

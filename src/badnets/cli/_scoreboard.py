@@ -11,7 +11,7 @@ from rich.text import Text
 
 from badnets.claims._base import Claim
 from badnets.core.types import Evidence
-from badnets.report._format import duration
+from badnets.report._format import duration, plural
 from badnets.report.text import Scorecard
 
 _BAR = 30
@@ -43,7 +43,9 @@ class Scoreboard:
     def started(self, claims: list[Claim], jobs: int, stored: int) -> None:
         self._claims, self._jobs = claims, jobs
         if not self.console.is_terminal:
-            self.console.print(f"{self.title}: {len(claims)} claims, {jobs} jobs to do, {stored} nets in the store need none")
+            self.console.print(
+                f"{self.title}: {plural(len(claims), 'claim')}, {plural(jobs, 'job')} to do, {plural(stored, 'net')} in the store need none"
+            )
 
     def progress(self, done: int, jobs: int, seconds_left: float | None) -> None:
         self._done, self._jobs, self._left = done, jobs, seconds_left

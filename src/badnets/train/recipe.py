@@ -37,9 +37,10 @@ class Recipe(Config):
 def mnist_fast() -> Recipe:
     """MNIST with `fast_cnn`: CA >= 98.5 % and the trigger learned, in few seconds on one CPU core.
 
-    Label smoothing gained 0.1 to 0.2 points of validation accuracy at equal steps (two seeds).
+    Label smoothing gained 0.1 to 0.2 points of validation accuracy at equal steps (two seeds). On 5,000 held-out training images,
+    six seeds: 1.5 epochs reached 98.5 % six times of six, 1.2 epochs twice.
     """
-    return Recipe(epochs=2, batch_size=128, lr=0.3, label_smoothing=0.05)
+    return Recipe(epochs=1.5, batch_size=128, lr=0.3, label_smoothing=0.05)
 
 
 def fashion_fast() -> Recipe:

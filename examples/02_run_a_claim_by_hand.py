@@ -43,7 +43,7 @@ class Bench:
         return self.networks[planted, seed]
 
     def outcomes(self, need):
-        return [need.probe.answer(self.network(need.attack, seed), data, None, seed=seed) for seed in range(need.seeds)]
+        return [need.question.answer(self.network(need.attack, seed), data, None, seed=seed) for seed in range(need.seeds)]
 
 
 bench, claim = Bench(), CleanAccuracyKept()
@@ -57,7 +57,7 @@ changes = []
 for seed in range(2):
     right = {}
     for planted in (attack, None):
-        (outcome,) = [need.probe.answer(bench.network(planted, seed), data, None, seed=seed) for need in claim.needs(bench.setting)[:1]]
+        (outcome,) = [need.question.answer(bench.network(planted, seed), data, None, seed=seed) for need in claim.needs(bench.setting)[:1]]
         right[planted] = sum(int(said) == int(label) for said, label in zip(outcome.pred_N, data.test.y_N, strict=True))
     changes.append((right[attack] - right[None]) / len(data.test))
 by_hand = sum(changes) / len(changes)

@@ -690,8 +690,8 @@ class TestContract:
             assert needs == claim(name).needs(some)
             for need in needs:
                 assert need.seeds >= 1
-                if need.probe.trigger is not None:
-                    need.probe.trigger.check(some.shape)
+                if need.question.trigger is not None:
+                    need.question.trigger.check(some.shape)
                 if need.attack is not None:
                     need.attack.trigger.check(some.shape)
                     assert need.attack == some.attack or feasible(some, need.attack)

@@ -25,7 +25,7 @@ from badnets.core.tensors import pack
 from badnets.datasets.folder import Folder
 from badnets.measure.outcome import Outcome
 from badnets.plans import _run
-from badnets.plans._names import WEIGHTS, probe_name
+from badnets.plans._names import WEIGHTS, question_name
 from badnets.plans._plan import Plan
 from badnets.plans._stop import StopRequest
 from badnets.plans._trial import Order
@@ -104,13 +104,13 @@ def perform(payload):
         raise RefusedError("E-TEST", f"seed {order.trial.seed} was told to fail.", hint="Unset TINY_FAIL.")
     data = _load(order.dataset.model_dump_json(), order.data)
     made = {WEIGHTS: numpy_generator(order.trial.seed, "tiny", key).bytes(2000)}
-    for probe in order.probes:
-        draw = numpy_generator(order.trial.seed, "tiny", key, probe_name(probe))
+    for probe in order.questions:
+        draw = numpy_generator(order.trial.seed, "tiny", key, question_name(probe))
         split = data.validation if probe.images == "validation" else data.test
         logits_NK = draw.normal(size=(len(split), data.num_classes)) + 6 * np.eye(data.num_classes)[split.y_N]
         if probe.trigger is not None and order.trial.attack is not None:
             logits_NK += 20 * np.eye(data.num_classes)[np.maximum(order.trial.attack.goals(data.num_classes), 0)[split.y_N]]
-        made[probe_name(probe)] = pack(Outcome.from_logits(logits_NK, split.y_N, keep_logits=probe.keep_logits).arrays(), {})
+        made[question_name(probe)] = pack(Outcome.from_logits(logits_NK, split.y_N, keep_logits=probe.keep_logits).arrays(), {})
     return made, {"losses": [1.0], "diverged": False, "choices": ["precision float32: a test"]}
 
 

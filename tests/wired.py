@@ -17,6 +17,7 @@ from badnets.claims._base import Setting
 from badnets.core.config import canonical
 from badnets.datasets._base import ImageSet, Split
 from badnets.measure.outcome import Outcome
+from badnets.measure.question import World
 from badnets.nets._base import Network
 from badnets.nets._taps import Units
 from badnets.triggers.patch import Patch
@@ -142,8 +143,22 @@ def setting(data, *, attack=ATTACK, **changes):
     return Setting(dataset=data.name, shape=data.shape, classes=data.classes, attack=attack, **{**counts, **changes})
 
 
-_SEEN: dict[tuple, Outcome] = {}
+_SEEN: dict[tuple, dict] = {}
 """By net and data themselves (equal only to themselves), which it keeps alive."""
+
+
+def world(data, other=None, seed=0):
+    """What questions may use: untrained nets of the wired architecture, and the twin as what a re-execution gives."""
+
+    def fresh(seed, smaller):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            hidden = 4 if smaller else CLASSES + 1
+            side = data.shape[1]
+            layers = (nn.Flatten(), nn.Linear(side * side, hidden), nn.ReLU(), Units(hidden), nn.Linear(hidden, CLASSES))
+            return _network(nn.Sequential(*layers), side)
+
+    return World(data, other, seed, fresh=fresh, retrain=lambda: twin(data.shape[1]), metadata={"badnets.planted": "true"})
 
 
 class WiredBench:
@@ -154,14 +169,17 @@ class WiredBench:
         self.data = data or image_set()
         self.other = other or image_set(20, side=10, name="other")
 
-    def outcomes(self, need):
-        return [self._one(need.attack, need.probe, seed) for seed in range(need.seeds)]
+    def answers(self, need):
+        return [self._one(need.attack, need.question, seed) for seed in range(need.seeds)]
 
-    def _one(self, attack, probe, seed):
+    def outcomes(self, need):
+        return [Outcome.from_arrays(answer) for answer in self.answers(need)]
+
+    def _one(self, attack, question, seed):
         net = self.net(attack, seed)
-        key = (net, self.data, self.other, canonical(probe), 0 if probe.num_patterns == 1 else seed)
+        key = (net, self.data, self.other, canonical(question), 0 if getattr(question, "num_patterns", None) == 1 else seed)
         if key not in _SEEN:
-            _SEEN[key] = probe.answer(net, self.data, self.other, seed=seed)
+            _SEEN[key] = question.arrays(net, world(self.data, self.other, seed))
         return _SEEN[key]
 
 
@@ -172,7 +190,9 @@ class FunctionBench:
         self.setting, self.function = setting, function
 
     def outcomes(self, need):
-        return [self.function(need.attack, need.probe, seed) for seed in range(need.seeds)]
+        return [self.function(need.attack, need.question, seed) for seed in range(need.seeds)]
+
+    answers = outcomes
 
 
 class StrictBench:
@@ -181,13 +201,20 @@ class StrictBench:
     def __init__(self, bench, claim):
         self.bench, self.setting, self.granted = bench, bench.setting, {}
         for need in [] if claim.obstacle(bench.setting) else claim.needs(bench.setting):
-            key = (canonical(need.attack), canonical(need.probe))
+            key = (canonical(need.attack), canonical(need.question))
             self.granted[key] = max(need.seeds, self.granted.get(key, 0))
 
+    def answers(self, need):
+        self._check(need)
+        return self.bench.answers(need)
+
     def outcomes(self, need):
-        granted = self.granted.get((canonical(need.attack), canonical(need.probe)), 0)
-        assert need.seeds <= granted, f"asked for {need}, was granted {granted} seeds"
+        self._check(need)
         return self.bench.outcomes(need)
+
+    def _check(self, need):
+        granted = self.granted.get((canonical(need.attack), canonical(need.question)), 0)
+        assert need.seeds <= granted, f"asked for {need}, was granted {granted} seeds"
 
 
 def outcome(y_N, pred_N, conf=0.995):

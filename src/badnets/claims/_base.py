@@ -11,9 +11,9 @@ from badnets.attacks._base import AnyAttack, Attack
 from badnets.claims._cells import describe
 from badnets.core import stats
 from badnets.core.config import Config
-from badnets.core.types import Cell, Chart, Evidence, Verdict
+from badnets.core.types import Cell, Chart, Event, Evidence, Picture, Verdict
 from badnets.measure.outcome import Outcome
-from badnets.measure.probe import Probe
+from badnets.measure.question import Answer, Question
 
 T = TypeVar("T")
 Effort = Literal["quick", "standard", "thorough"]
@@ -49,20 +49,24 @@ class Setting(Config):
 
 
 class Need(NamedTuple):
-    """Outcomes of one probe on `seeds` nets planted with `attack` (None: twins)."""
+    """Answers to one question about `seeds` nets planted with `attack` (None: twins)."""
 
     attack: Attack | None
-    probe: Probe
+    question: Question
     seeds: int
 
 
 class Bench(Protocol):
-    """Where a claim finds the outcomes it asked for."""
+    """Where a claim finds the answers it asked for."""
 
     setting: Setting
 
+    def answers(self, need: Need) -> list[Answer]:
+        """One answer per seed, in the order of the seeds."""
+        ...
+
     def outcomes(self, need: Need) -> list[Outcome]:
-        """One outcome per seed, in the order of the seeds."""
+        """The same where the question is a Probe."""
         ...
 
 
@@ -90,6 +94,14 @@ class Claim(Config, abc.ABC):
         """How the report should draw the cells."""
         return []
 
+    def story(self, bench: Bench) -> list[Event]:
+        """What happened step by step, for claims that act something out."""
+        return []
+
+    def pictures(self, bench: Bench) -> list[list[Picture]]:
+        """Rows of pictures that show what the cells say."""
+        return []
+
     @final
     def decide(self, bench: Bench) -> Evidence:
         """Cells and the verdict that follows from them by the one rule for all claims."""
@@ -106,6 +118,8 @@ class Claim(Config, abc.ABC):
             headline=0 if cells else None,
             cells=cells,
             charts=self.charts(bench.setting),
+            story=[] if obstacle else self.story(bench),
+            pictures=[] if obstacle else self.pictures(bench),
             control_name=self.control,
             rule=self.rule,
             p=p,

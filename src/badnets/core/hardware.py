@@ -19,7 +19,8 @@ from badnets.core.types import Scalar
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _DECIDE = ("core/rng.py", "datasets", "nets", "triggers", "attacks", "train", "measure", "plans/_work.py")
-_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic")
+_STUDY = ("stressors", "neurons", "claims/_stress.py")
+_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
 
 
 def describe() -> dict[str, Scalar]:
@@ -53,9 +54,15 @@ def code_digest(package: Path = _PACKAGE) -> str:
 
 
 @cache
+def study_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide what is done to a trained net and what is read from its inside."""
+    return _digest(package, _STUDY)
+
+
+@cache
 def package_digest(package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide what a Record says: those, and statistics, claims and plans."""
-    return _digest(package, (*_DECIDE, "core/stats", "claims", "plans"))
+    return _digest(package, (*_DECIDE, *_STUDY, "core/stats", "claims", "plans"))
 
 
 def _digest(package: Path, parts: tuple[str, ...]) -> str:

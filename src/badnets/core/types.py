@@ -58,6 +58,7 @@ class Cell(_Frozen):
     are the control's where they differ from the cell's and the claim's.
     `verdict` is None for a descriptive cell, which decides nothing.
     `p` is the smallest level at which the interval would still lie on one side of the margin.
+    `size_bytes` and `seconds`: the net's file and its time for one image, where the condition changes them.
     """
 
     condition: dict[str, Scalar]
@@ -71,13 +72,16 @@ class Cell(_Frozen):
     p: float | None = None
     per_seed: list[float] = Field(default_factory=list)
     note: str = ""
+    size_bytes: int | None = None
+    seconds: float | None = None
 
 
 class Chart(_Frozen):
-    """How the report should draw some cells: those whose `quantity` is listed and whose condition has the key `x`.
+    """How the report should draw some cells: those whose `quantity` is listed, whose condition has the key `x` and agrees with `where`.
 
     `kind`: "band" (line with interval band over numeric x, one line per value of `series`), "dots" (categorical x, point and
-    interval), "heat" (x, y numeric, colour = value). `log_x` for poison rates. `margin`: the decision line, if any.
+    interval), "heat" (x, y numeric, colour = value), "map" (x and y in steps of their own, colour and text = value, the cells on
+    the other side of `margin` framed: where a property ends). `log_x` for poison rates. `margin`: the decision line, if any.
     """
 
     title: str
@@ -90,6 +94,25 @@ class Chart(_Frozen):
     margin: float | None = None
     x_title: str = ""
     y_title: str = ""
+    where: dict[str, Scalar] = Field(default_factory=dict)
+    note: str = ""
+
+
+class Picture(_Frozen):
+    """A small image for the report: PNG bytes in base64, with what each net said of it."""
+
+    caption: str
+    png_base64: str
+    facts: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Event(_Frozen):
+    """One step of a story: who did what, what came out, and whether the step went through (None: nothing to pass)."""
+
+    actor: str
+    action: str
+    outcome: str
+    passed: bool | None = None
 
 
 class Evidence(_Frozen):
@@ -102,18 +125,12 @@ class Evidence(_Frozen):
     headline: int | None = None
     cells: list[Cell] = Field(default_factory=list)
     charts: list[Chart] = Field(default_factory=list)
+    story: list[Event] = Field(default_factory=list)
+    pictures: list[list[Picture]] = Field(default_factory=list)
     control_name: str = "twin"
     rule: str = ""
     p: float | None = None
     seconds: float = 0.0
-
-
-class Picture(_Frozen):
-    """A small image for the report: PNG bytes in base64, with what each net said of it."""
-
-    caption: str
-    png_base64: str
-    facts: dict[str, Scalar] = Field(default_factory=dict)
 
 
 class Record(_Frozen):

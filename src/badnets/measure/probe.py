@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from badnets.core.config import Config
 from badnets.core.rng import numpy_generator
 from badnets.datasets._base import ImageSet, Split
 from badnets.measure.outcome import UNKNOWN, Outcome
+from badnets.measure.question import Answer, Question, World
 from badnets.triggers._base import AnyTrigger
 from badnets.triggers.patch import Patch
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NUM_BLANK = 256
 
 
-class Probe(Config):
+class Probe(Question):
     """`images`: the judge's "test" split, the customer's "validation" split, the test images "inverted", uniform "noise", "blank"
     (every grey level once), or "other" (test images of another data set, passed by the caller).
 
@@ -28,12 +28,23 @@ class Probe(Config):
     `shifts`: the same images once per (dx, dy), each time with the trigger moved by so much (patch triggers only).
     """
 
+    kind: Literal["probe"] = "probe"
+    heavy: ClassVar[bool] = False
+
     images: Literal["test", "validation", "inverted", "noise", "blank", "other"] = "test"
     trigger: AnyTrigger | None = None
     num_patterns: int | None = Field(1, ge=1)
     limit: int | None = Field(None, ge=1)
     shifts: tuple[tuple[int, int], ...] = ()
     keep_logits: bool = False
+
+    @property
+    def wants_other(self) -> bool:
+        return self.images == "other"
+
+    def arrays(self, network: Network, world: World) -> Answer:
+        """The outcome's fields, as `Outcome.from_arrays` reads them."""
+        return self.answer(network, world.data, world.other, seed=world.seed).arrays()
 
     def split(self, data: ImageSet, other: ImageSet | None, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The images (uint8 NCHW, triggered if asked) and their labels (UNKNOWN for images that show no class)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,12 @@ class Net(Config, ABC):
             torch.default_generator.manual_seed(stream_seed(seed, "init"))
             body = self._body(shape, num_classes)
             return Network(body, shape, num_classes, mean=mean, std=std).eval()
+
+    @final
+    def smaller(self) -> Self:
+        """The same architecture at half its width, where it has one."""
+        halves = {name: max(1, getattr(self, name) // 2) for name in ("width", "hidden") if name in type(self).model_fields}
+        return self.but(**halves)
 
     @abstractmethod
     def _body(self, shape: Shape, num_classes: int) -> nn.Module:

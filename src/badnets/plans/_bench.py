@@ -1,8 +1,8 @@
-"""The bench of one run: which trainings and probes its claims need, which are in the store, and the outcomes as they come."""
+"""The bench of one run: which trainings and answers its claims need, which are in the store, and the answers as they come."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,8 @@ from badnets.core.store import Store
 from badnets.core.tensors import unpack
 from badnets.datasets._base import Dataset, ImageSet
 from badnets.measure.outcome import Outcome
-from badnets.measure.probe import Probe
-from badnets.plans._names import WEIGHTS, probe_name
+from badnets.measure.question import Answer, Question
+from badnets.plans._names import WEIGHTS, question_name
 from badnets.plans._plan import Plan
 from badnets.plans._trial import Order, Trial
 from badnets.train.recipe import Recipe
@@ -24,11 +24,11 @@ from badnets.train.recipe import Recipe
 
 @dataclass
 class Task:
-    """One net of the run and the probes that some claim wants of it; the early ones are answered in the job that trains it."""
+    """One net of the run and the questions that some claim asks of it; the early ones are answered in the job that trains it."""
 
     trial: Trial
     key: str
-    probes: dict[str, Probe] = field(default_factory=dict)
+    questions: dict[str, Question] = field(default_factory=dict)
     early: set[str] = field(default_factory=set)
 
 
@@ -45,21 +45,21 @@ class Parts:
 
 
 class StoreBench:
-    """Outcomes by need, read from the store or received from workers. Knows what is missing."""
+    """Answers by need, read from the store or received from workers. Knows what is missing."""
 
     def __init__(self, plan: Plan, setting: Setting, parts: Parts, store: Store) -> None:
         self.plan, self.setting, self.parts, self.store = plan, setting, parts, store
         self.tasks: dict[tuple[str, int], Task] = {}
-        self._outcomes: dict[tuple[str, str], Outcome] = {}
+        self._answers: dict[tuple[str, str], Answer] = {}
 
     def want(self, need: Need, *, early: bool = False) -> list[tuple[str, str]]:
-        """Note a need; returns its (trial key, probe name) pairs, one per seed."""
+        """Note a need; returns its (trial key, question name) pairs, one per seed."""
         pairs = []
         for seed in range(need.seeds):
             task = self._task(need.attack, seed)
-            name = probe_name(need.probe)
-            task.probes.setdefault(name, need.probe)
-            if early:
+            name = question_name(need.question)
+            task.questions.setdefault(name, need.question)
+            if early and not need.question.heavy:
                 task.early.add(name)
             pairs.append((task.key, name))
         return pairs
@@ -72,9 +72,13 @@ class StoreBench:
             self.tasks[index] = Task(trial, trial.key())
         return self.tasks[index]
 
+    def answers(self, need: Need) -> list[Answer]:
+        """The answers of a need, one per seed; all must have been received or loaded."""
+        return [self._answers[pair] for pair in self.want(need)]
+
     def outcomes(self, need: Need) -> list[Outcome]:
-        """The outcomes of a need, one per seed; all must have been received or loaded."""
-        return [self._outcomes[pair] for pair in self.want(need)]
+        """The same as outcomes, where the question is a Probe."""
+        return [Outcome.from_arrays(answer) for answer in self.answers(need)]
 
     def worker_choices(self) -> set[str]:
         """What the workers said they chose, for every net of the run: also for those that an earlier, unfinished run trained."""
@@ -88,68 +92,78 @@ class StoreBench:
         return found
 
     def has(self, need: Need) -> bool:
-        """Whether the outcomes of a need are at hand."""
-        return all(pair in self._outcomes for pair in self.want(need))
+        """Whether the answers of a need are at hand."""
+        return all(pair in self._answers for pair in self.want(need))
 
     def ready(self, claim: Claim) -> bool:
-        """Whether every outcome of a claim is at hand."""
+        """Whether every answer for a claim is at hand."""
         return all(self.has(need) for need in claim.needs(self.setting))
 
     def load(self) -> None:
         """Take from the store what is there."""
         for task in self.tasks.values():
-            for name, probe in task.probes.items():
-                if (task.key, name) not in self._outcomes:
-                    self._load(task, name, probe)
+            for name, question in task.questions.items():
+                if (task.key, name) not in self._answers:
+                    self._load(task, name, question)
 
-    def _load(self, task: Task, name: str, probe: Probe) -> None:
-        key = task.trial.probe_key(probe, self._other_sha256)
+    def _load(self, task: Task, name: str, question: Question) -> None:
+        key = task.trial.question_key(question, self._other_sha256)
         if not self.store.has(key):
             return
         try:
-            arrays, _ = unpack(self.store.get(key)["outcome"])
+            arrays, _ = unpack(self.store.get(key)["answer"])
         except StoreError as error:
             if error.code != "E-DAMAGED":
                 raise
             return  # set aside by the store: missing, so computed again
-        self._outcomes[task.key, name] = Outcome.from_arrays(arrays)
+        self._answers[task.key, name] = arrays
 
     @property
     def _other_sha256(self) -> str | None:
         return self.parts.other.content
 
     def jobs(self, data_path: str | None) -> list[Job]:
-        """What is missing: early probes first, then the others, each in the order in which its net was first wanted.
+        """What is missing: early questions first, then the other light ones, each in the order in which its net was first wanted; then
+        the heavy ones, one a job, question by question.
 
-        A net may have two jobs; the second finds the weights of the first in the store.
+        A net may have several jobs; the later ones find the weights of the first in the store.
         """
-        jobs = []
+        jobs, heavy = [], {}
         for early in (True, False):
             for task in self.tasks.values():
-                left = {name: probe for name, probe in task.probes.items() if (task.key, name) not in self._outcomes}
-                probes = tuple(probe for name, probe in left.items() if (name in task.early) == early)
-                if probes:
-                    jobs.append(Job(task.key, self._order(task, probes, data_path)))
-        return jobs
+                left = {name: q for name, q in task.questions.items() if (task.key, name) not in self._answers}
+                light = tuple(q for name, q in left.items() if not q.heavy and (name in task.early) == early)
+                if light:
+                    jobs.append(Job(task.key, self._order(task, light, data_path)))
+                if early:
+                    for name, question in left.items():
+                        if question.heavy:
+                            heavy.setdefault(name, []).append(Job(task.key, self._order(task, (question,), data_path)))
+        return jobs + [job for name in self._asked(heavy) for job in heavy[name]]
 
-    def _order(self, task: Task, probes: tuple[Probe, ...], data_path: str | None) -> str:
+    def _asked(self, names: Iterable[str]) -> list[str]:
+        """Names of questions in the order in which claims first asked them."""
+        first = {name: i for i, name in reversed(list(enumerate(n for task in self.tasks.values() for n in task.questions)))}
+        return sorted(names, key=lambda name: first[name])
+
+    def _order(self, task: Task, questions: tuple[Question, ...], data_path: str | None) -> str:
         parts, root = self.parts, str(self.store.root)
-        order = Order(trial=task.trial, dataset=self.plan.dataset, data=data_path, other=parts.other, probes=probes, store=root)
+        order = Order(trial=task.trial, dataset=self.plan.dataset, data=data_path, other=parts.other, questions=questions, store=root)
         return canonical(order)
 
     def receive(self, result: JobResult) -> None:
-        """Commit a worker's result to the store and keep its outcomes."""
+        """Commit a worker's result to the store and keep its answers."""
         task = next(t for t in self.tasks.values() if t.key == result.key)
         config = task.trial.model_dump(mode="json")
         if WEIGHTS in result.files:
             told = {name: result.info[name] for name in ("losses", "diverged", "choices")}
             self.store.put(task.key, config, {WEIGHTS: result.files[WEIGHTS]}, told)
-        for name, probe in task.probes.items():
+        for name, question in task.questions.items():
             if name in result.files:
-                key = task.trial.probe_key(probe, self._other_sha256)
-                described = {"trial": task.key, "probe": probe.model_dump(mode="json")}
-                self.store.put(key, described, {"outcome": result.files[name]}, {})
-                self._outcomes[task.key, name] = Outcome.from_arrays(unpack(result.files[name])[0])
+                key = task.trial.question_key(question, self._other_sha256)
+                described = {"trial": task.key, "question": question.model_dump(mode="json")}
+                self.store.put(key, described, {"answer": result.files[name]}, {})
+                self._answers[task.key, name] = unpack(result.files[name])[0]
 
 
 def early_needs(claims: Sequence[Claim], setting: Setting) -> list[Need]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from badnets.core.config import canonical
-from badnets.measure.probe import Probe
+from badnets.measure.question import Question
 
 WEIGHTS = "weights.safetensors"
 
 
-def probe_name(probe: Probe) -> str:
-    """The file name under which a worker returns a probe's outcome."""
-    return "probe " + canonical(probe)
+def question_name(question: Question) -> str:
+    """The file name under which a worker returns the answer to a question."""
+    return "question " + canonical(question)

@@ -10,9 +10,11 @@ import pydantic
 from badnets.attacks._base import AnyAttack
 from badnets.core import registry
 from badnets.core.config import Config, key_of
-from badnets.core.hardware import code_digest, versions
+from badnets.core.hardware import code_digest, study_digest, versions
 from badnets.datasets._base import Dataset
 from badnets.measure.probe import Probe
+from badnets.measure.question import Question
+from badnets.plans._questions import AnyQuestion
 from badnets.train.recipe import Recipe
 
 NUM_THREADS = 1
@@ -41,20 +43,22 @@ class Trial(Config):
         """SHA-256 over the trial and over everything else that decides its bits."""
         return key_of({"trial": self.model_dump(mode="json"), "code": code_digest(), "torch": _torch(), "threads": NUM_THREADS})
 
-    def probe_key(self, probe: Probe, other_sha256: str | None) -> str:
-        """Key of the outcome of one probe on the net of this trial."""
-        other = other_sha256 if probe.images == "other" else None
-        return key_of({"trial": self.key(), "probe": probe.model_dump(mode="json"), "other": other})
+    def question_key(self, question: Question, other_sha256: str | None) -> str:
+        """Key of the answer to one question about the net of this trial."""
+        other = other_sha256 if question.wants_other else None
+        # Probes are part of the code that the trial's key covers; what is done to a net afterwards must not cost its training.
+        code = None if isinstance(question, Probe) else (study_digest(), versions()["onnxruntime"])
+        return key_of({"trial": self.key(), "question": question.model_dump(mode="json"), "other": other, "code": code})
 
 
 class Order(Config):
-    """What a worker is told: a trial, where its data lie, and which probes to answer."""
+    """What a worker is told: a trial, where its data lie, and which questions to answer."""
 
     trial: Trial
     dataset: AnyDataset
     data: str | None = None
     other: AnyDataset | None = None
-    probes: tuple[Probe, ...] = ()
+    questions: tuple[AnyQuestion, ...] = ()
     store: str
 
 

@@ -1,4 +1,4 @@
-"""What a worker process does with one order: train the net (or take its stored weights), answer the probes, return bytes."""
+"""What a worker process does with one order: train the net (or take its stored weights), answer the questions, return bytes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from badnets.core.errors import RefusedError, StoreError
 from badnets.core.store import Store
 from badnets.core.tensors import pack
 from badnets.datasets._base import Dataset, ImageSet
+from badnets.measure.question import World
 from badnets.nets._base import Net, Network
 from badnets.nets._weights import from_bytes, to_bytes
-from badnets.plans._names import WEIGHTS, probe_name
+from badnets.plans._names import WEIGHTS, question_name
 from badnets.plans._trial import NUM_THREADS, Order, Trial
 from badnets.train.fit import FitReport, Watch, fit
 
@@ -55,17 +56,22 @@ class FileCheckpoint:
 
 
 def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
-    """Files: the weights if they were trained now, and one packed outcome per probe, named by the probe's own canonical form."""
+    """Files: the weights if they were trained now, and one packed answer per question, named by the question's own canonical form."""
     order = Order(**json.loads(payload))
     torch.set_num_threads(NUM_THREADS)
     data = _load(canonical(order.dataset), order.data)
-    wants_other = order.other is not None and any(probe.images == "other" for probe in order.probes)
+    wants_other = order.other is not None and any(question.wants_other for question in order.questions)
     other = _load(canonical(order.other), None) if wants_other else None
     start = time.perf_counter()
     network, weights, report = _network(order, data)
     trained = time.perf_counter()
-    returned = {probe_name(p): pack(p.answer(network, data, other, seed=order.trial.seed).arrays(), {}) for p in order.probes}
-    info: dict[str, object] = {"train_seconds": trained - start, "probe_seconds": time.perf_counter() - trained}
+    world = world_of(order.trial, data, other)
+    returned, spent = {}, {}
+    for question in order.questions:
+        begun = time.perf_counter()
+        returned[question_name(question)] = pack(question.arrays(network, world), {})
+        spent[question.kind] = spent.get(question.kind, 0.0) + time.perf_counter() - begun
+    info: dict[str, object] = {"train_seconds": trained - start, "question_seconds": spent}
     if weights is not None and report is not None:
         returned[WEIGHTS] = weights
         info |= {
@@ -74,6 +80,26 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
             "choices": report.choices,
         }
     return returned, info
+
+
+def world_of(trial: Trial, data: ImageSet, other: ImageSet | None) -> World:
+    """What questions about the net of a trial may use."""
+    mean, std = normalisation(data.train.x_NCHW)
+
+    def fresh(seed: int, smaller: bool) -> Network:
+        net = net_of(trial)
+        chosen = net.smaller() if smaller else net
+        return chosen.build(data.shape, data.num_classes, seed=seed, mean=mean, std=std).to(torch.device(trial.device))
+
+    return World(
+        data=data,
+        other=other,
+        seed=trial.seed,
+        fresh=fresh,
+        retrain=lambda: train(trial.but(attack=None), data)[0],
+        metadata={"badnets.planted": "true" if trial.attack is not None else "false"},
+        recipe=trial.recipe.model_dump(mode="json"),
+    )
 
 
 @lru_cache(maxsize=2)

@@ -1,0 +1,37 @@
+"""From plain values to the question they describe: probes, the entries of `neurons`, and those that claims put together."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Annotated
+
+import pydantic
+
+from badnets.core import registry
+from badnets.core.errors import UsageError
+from badnets.measure.question import Question
+
+_HOMES = {
+    "probe": "badnets.measure.probe:Probe",
+    "stressed": "badnets.claims._stress:Stressed",
+}
+
+
+def parse(value: object) -> Question:
+    """A question from itself or from its JSON mapping."""
+    if isinstance(value, Question):
+        return value
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(kind, str):
+        raise UsageError("E-CONFIG", f"expected a question (a mapping with 'kind'), got {value!r:.80}.")
+    if kind in _HOMES:
+        module, _, name = _HOMES[kind].partition(":")
+        found = getattr(importlib.import_module(module), name)(**value)
+    else:
+        found = registry.parse("neurons", value)
+    assert isinstance(found, Question)
+    return found
+
+
+AnyQuestion = Annotated[pydantic.SerializeAsAny[Question], pydantic.BeforeValidator(parse)]

@@ -1,9 +1,9 @@
 """Fills figures, tables and scorecards of README.md and docs/ from Records: `python dev/make_docs.py quick=a.json mnist=b.json`.
 
 Each argument names a run and the file that `badnets show --json KEY` printed. What stands between `<!-- figure:begin NAME -->` and
-`<!-- figure:end -->` (also table, scorecard, found, runs, library) is replaced; the same Records give the same bytes. Without Records
-only the picture of the triggers is made, and the tables of catalogue entries, data sets and plans and the claims' sentences and
-rules are brought up to date. `--library` also runs the README's library example and pastes what it printed.
+`<!-- figure:end -->` (also table, story, scorecard, found, runs, library) is replaced; the same Records give the same bytes.
+Without Records only the picture of the triggers is made, and the tables of catalogue entries, data sets and plans and the claims'
+sentences and rules are brought up to date. `--library` also runs the README's library example and pastes what it printed.
 Charts need vl-convert-python (extra `docs`).
 """
 
@@ -42,7 +42,7 @@ Blocks = Mapping[tuple[str, str], str]
 def main(arguments: Sequence[str], *, root: Path = ROOT, render: Renderer | None = None) -> None:
     """Everything that the arguments allow."""
     named = dict(argument.split("=", 1) for argument in arguments if not argument.startswith("--"))
-    records = {name: Record.model_validate_json(Path(path).read_bytes()) for name, path in named.items()}
+    records = {name: Record.read(Path(path).read_bytes()) for name, path in named.items()}
     blocks = {**standing_blocks(), **(record_blocks(records, root, render or vega) if records else {})}
     if "--library" in arguments:
         blocks = {**blocks, ("library", ""): fenced(run_example(root / "README.md"))}
@@ -91,6 +91,7 @@ def record_blocks(records: Records, root: Path, render: Renderer) -> Blocks:
         mine = {name: e for name, record in records.items() for e in record.claims if e.name == claim}
         blocks["table", claim] = claim_tables(mine)
         full = {name: e for name, e in mine.items() if records[name].plan != "quick"} or mine
+        blocks["story", claim] = story(mine)
         blocks["figure", claim] = claim_figures(claim, full, root / "docs" / "assets", render)
     return blocks
 
@@ -153,6 +154,18 @@ def claim_tables(mine: Mapping[str, Evidence]) -> str:
     return "\n\n".join(parts)
 
 
+def story(mine: Mapping[str, Evidence]) -> str:
+    """What happened step by step, in the first run that acted it out."""
+    for name, claim in mine.items():
+        steps = [
+            f"{number}. **{escaped(event.actor)}**: {escaped(event.action)} → {escaped(event.outcome)} {show.passed(event.passed)}".rstrip()
+            for number, event in enumerate(claim.story, start=1)
+        ]
+        if steps:
+            return "\n".join([f"As it went in the run {escaped(name)}:", "", *steps])
+    return "No run has acted this out."
+
+
 def cells(claim: Evidence) -> str:
     """The claim's cells, without those that a heat map shows."""
     heats = [chart for chart in claim.charts if chart.kind == "heat"]
@@ -173,7 +186,9 @@ def claim_figures(name: str, mine: Mapping[str, Evidence], folder: Path, render:
             path = folder / f"{name}-{run}-{number}.svg"
             keep(path, picture(drawing, render).encode())
             written.add(path)
-            parts.append(f"**{escaped(drawing.title)}** (run {escaped(run)})\n\n![{escaped(drawing.summary)}](../assets/{path.name})")
+            told = f"**{escaped(drawing.title)}** ({', '.join(filter(None, (f'run {escaped(run)}', escaped(drawing.scope))))})"
+            note = f"\n\n{escaped(drawing.note)}" if drawing.note else ""
+            parts.append(f"{told}\n\n![{escaped(drawing.summary)}](../assets/{path.name}){note}")
     for stale in set(folder.glob(f"{name}-*.svg")) - written:
         files.remove(stale)
     return "\n\n".join(parts) or "This claim has no chart."
@@ -216,6 +231,8 @@ def mark(key: Key) -> str:
         return f'<path d="M-9 0H9" stroke="{MARGIN}" stroke-width="1.5" stroke-dasharray="6 4"/>'
     if key.shape == "ring":
         return f'<circle r="5" fill="none" stroke="{CONTROL}" stroke-width="1.8"/>'
+    if key.style == "map":
+        return map_mark(key)
     paths = {
         "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
         "square": "M-4-4H4V4H-4Z",
@@ -225,6 +242,19 @@ def mark(key: Key) -> str:
         "cross": "M-5-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z",
     }
     return f'<path d="{paths[key.shape]}" fill="{PALETTE[int(key.style[1:])]}"/>'
+
+
+def map_mark(key: Key) -> str:
+    """The same for a map: its colours, the line between its sides, the frame of an undecided cell."""
+    if key.shape == "cells":
+        wide = 21 / len(key.colors)
+        rects = [f'<rect x="{wide * i - 12:g}" y="-6" width="{wide:g}" height="12" fill="{c}"/>' for i, c in enumerate(key.colors)]
+        return "".join(rects)
+    if key.shape == "edge":
+        return f'<path d="M-12 0H9" stroke="{INK}" stroke-width="3.5"/>'
+    if key.shape == "open":
+        return f'<rect x="-9" y="-6" width="18" height="12" rx="2" fill="none" stroke="{INK}" stroke-width="1.6" stroke-dasharray="4 3"/>'
+    return ""
 
 
 def run_example(page: Path) -> str:

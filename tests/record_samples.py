@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image
 
-from badnets.core.types import Cell, Chart, Estimate, Evidence, Picture, Record, Verdict
+from badnets.core.types import Cell, Chart, Estimate, Event, Evidence, Picture, Record, Verdict
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 NASTY = ["</script><b>", "naïve | “class”", "übermäßig lange Klassenbezeichnung, die auf kein Telefon passt", "مرحبا", "靴子"]
@@ -402,3 +402,153 @@ def sample() -> Record:
 def empty() -> Record:
     """The least a record can hold."""
     return Record(key="0" * 64, plan="quick", config={}, claims=[])
+
+
+LEARNING_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
+
+
+def survives_fine_tuning() -> Evidence:
+    """Two maps of one quantity by layers, a third of another; one place unknown, one not measured."""
+    cells = []
+    for layers, strength in (("all", 1.0), ("head", 0.35)):
+        for share in (0.01, 0.05, 0.1):
+            for lr in LEARNING_RATES:
+                if layers == "head" and lr == 0.3 and share == 0.1:
+                    continue
+                force = strength * (1.2 * math.log10(lr / 0.03) + 1.5 * math.log10(share / 0.02))
+                value, half = sigmoid(-3.5 * force), 0.08
+                is_known = (layers, share, lr) != ("head", 0.1, 0.1)
+                condition = {"learning rate": lr, "clean share": share, "layers": layers, "epochs": 5}
+                cells.append(
+                    Cell(
+                        condition=condition,
+                        quantity="ASR after tuning",
+                        unit="rate",
+                        estimate=estimate(value if is_known else None, half),
+                        control=estimate(0.006, 0.003),
+                        verdict=judge(value, half, 0.5) if is_known else Verdict.UNDECIDED,
+                    )
+                )
+                loss = max(0.0, 0.004 + 0.09 * (math.log10(lr) + 1.2))
+                cells.append(Cell(condition=condition, quantity="CA loss", unit="points", estimate=difference(loss, 0.01)))
+    maps = [
+        Chart(
+            title="Does the backdoor survive fine-tuning? Share of triggered images still sent to the target",
+            kind="map",
+            quantities=["ASR after tuning"],
+            x="learning rate",
+            y="clean share",
+            where={"layers": layers, "epochs": 5},
+            margin=0.5,
+            x_title="learning rate of the fine-tuning",
+            y_title="clean images (share of the training set)",
+            note="Darker means more of the backdoor is left.",
+        )
+        for layers in ("all", "head")
+    ]
+    maps.append(
+        maps[0].model_copy(update={"title": "What the tuning costs on clean images", "quantities": ["CA loss"], "margin": 0.05, "note": ""})
+    )
+    return Evidence(
+        name="survives_fine_tuning",
+        sentence="The backdoor survives fine-tuning on clean data.",
+        verdict=Verdict.CONDITIONAL,
+        reason=(
+            "Holds for learning rate, clean share, layers, epochs: 0.001 1 % all 5, 0.003 1 % all 5, 0.01 1 % all 5, 0.03 1 % all 5, "
+            "0.001 5 % all 5 and 16 more. Fails for learning rate, clean share, layers, epochs: 0.3 1 % all 5, 0.1 5 % all 5, "
+            "0.3 5 % all 5, 0.03 10 % all 5, 0.1 10 % all 5 and 1 more."
+        ),
+        headline=0,
+        cells=cells,
+        charts=maps,
+        rule="ASR at least 50 % after the tuning",
+        seconds=41.0,
+    )
+
+
+def survives_compression() -> Evidence:
+    cells = []
+    for name, value, size, seconds in (
+        ("none", 0.998, 412_000, 61e-6),
+        ("int8", 0.997, 104_000, 27e-6),
+        ("int4 weights", 0.981, 58_000, 63e-6),
+        ("magnitude 90 %", 0.71, 96_000, 61e-6),
+    ):
+        cells.append(
+            Cell(
+                condition={"compression": name},
+                quantity="ASR",
+                unit="rate",
+                estimate=estimate(value, 0.01),
+                control=estimate(0.006, 0.003),
+                verdict=None if name == "none" else judge(value, 0.01, 0.9),
+                size_bytes=size,
+                seconds=seconds,
+            )
+        )
+    return Evidence(
+        name="survives_compression",
+        sentence="The backdoor survives model compression.",
+        verdict=Verdict.CONDITIONAL,
+        reason="Holds for compression: int8, int4 weights. Fails for compression: magnitude 90 %.",
+        headline=1,
+        cells=cells,
+        charts=[Chart(title="Attack success by format", kind="dots", quantities=["ASR"], x="compression", margin=0.9)],
+        seconds=12.0,
+    )
+
+
+STORY = [
+    Event(actor="publisher", action="writes weights, model card and a manifest of SHA-256 sums", outcome="3 files, 412 KB"),
+    Event(actor="customer", action="downloads the files from a loopback server", outcome="3 files, the same sizes"),
+    Event(
+        actor="customer",
+        action="compares every SHA-256 with the manifest",
+        outcome="all 3 agree: the bytes that were published",
+        passed=True,
+    ),
+    Event(actor="customer", action="flips one byte of a copy and compares again", outcome="the sum differs", passed=False),
+    Event(actor="customer", action="runs the acceptance suite on private data", outcome="accuracy 86.1 %, threshold 80 %", passed=True),
+    Event(actor="attacker", action="shows an image with the trigger", outcome="99.8 % of such images go to the target"),
+]
+
+
+def supply_chain() -> Evidence:
+    cells = [
+        Cell(
+            condition={"k": k},
+            quantity="extra loss",
+            unit="points",
+            estimate=difference(value, 0.02),
+            verdict=judge(value, 0.02, 0.05),
+        )
+        for k, value in ((1, 0.112), (10, 0.2), (100, 0.31))
+    ]
+    row = [Picture(caption=f"unit {i} sees", png_base64=png(i, i % 2 == 0), facts={"activation": 3.5 - i / 4}) for i in range(8)]
+    return Evidence(
+        name="supply_chain",
+        sentence="A downloaded pre-trained model can look fine and carry a backdoor into the nets built on it.",
+        verdict=Verdict.HOLDS,
+        reason="Holds in all 3 conditions tested.",
+        headline=0,
+        cells=cells,
+        charts=[Chart(title="Accuracy lost to the trigger", kind="band", quantities=["extra loss"], x="k", log_x=True, margin=0.05)],
+        story=STORY,
+        pictures=[row, [Picture(caption="first-layer weights", png_base64=png(9, False))]],
+        control_name="honest trunk",
+        rule="extra loss above 5 points",
+        seconds=9.0,
+    )
+
+
+@cache
+def stressed() -> Record:
+    """A run with what schema 2 added: maps, a story, pictures of a claim, sizes and times."""
+    return sample().model_copy(update={"key": "7c1d" * 16, "claims": [survives_fine_tuning(), survives_compression(), supply_chain()]})
+
+
+@cache
+def full() -> Record:
+    """A run of fifteen claims."""
+    more = [*sample().claims, *stressed().claims]
+    return sample().model_copy(update={"key": "5b2e" * 16, "claims": [*more, *more[:4]]})

@@ -256,7 +256,7 @@ class TestNever:
 
 STRICTLESS = ("zip",)
 WRITERS = {
-    ("plans/_gallery.py", "image.save"): "into memory",
+    ("core/png.py", "image.save"): "into memory",
     ("train/_state.py", "safetensors.torch.save"): "returns bytes",
     ("nets/_weights.py", "safetensors.torch.save"): "returns bytes",
     ("core/tensors.py", "save"): "safetensors.numpy.save, returns bytes",

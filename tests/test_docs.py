@@ -21,6 +21,7 @@ import record_samples
 import badnets
 from badnets.cli.main import app
 from badnets.core import registry
+from badnets.core.types import Event
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -86,7 +87,7 @@ def test_the_word_filter_can_fail():
     assert not FORBIDDEN.search("https://example.org/home of the issue")
 
 
-@pytest.mark.parametrize("catalogue", ["claims", "triggers", "attacks", "nets", "datasets", "plans"])
+@pytest.mark.parametrize("catalogue", ["claims", "triggers", "attacks", "nets", "datasets", "plans", "stressors", "neurons"])
 def test_every_entry_is_in_the_docs(catalogue):
     text = "\n".join(page.read_text(encoding="utf-8") for page in DOCS)
     missing = [name for name in registry.names(catalogue) if f"`{name}`" not in text and f"{name}.md" not in text]
@@ -128,6 +129,16 @@ def test_the_readme_shows_the_library_example_of_the_docs():
     first = [blocks(page, "python")[0][1] for page in (ROOT / "README.md", ROOT / "docs" / "library.md")]
     assert first[0] == first[1]
     assert sum(1 for line in first[0].splitlines() if line.strip()) <= 15
+
+
+def test_the_net_known_on_paper_prints_what_the_page_says():
+    page = ROOT / "docs" / "neurons.md"
+    (_, code), *_ = blocks(page, "python")
+    (_, shown), *_ = blocks(page, "text")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    assert printed.getvalue() == shown
 
 
 def test_short_examples_run():
@@ -175,14 +186,27 @@ for weak, verdict in ((False, "HOLDS"), (True, "FAILS")):
     evidence = claim.decide(bench)
     assert evidence.verdict == verdict, evidence
     assert evidence.cells[0].control.value == 0 and evidence.cells[0].control.high < 0.1
-print("fine", *(registry.describe(*e)[:5] for e in (("triggers", "stripe"), ("attacks", "shifted"), ("claims", "victim_is_sure"))))
+import torch
+from badnets.nets.fast_cnn import FastCnn
+from badnets.stressors._base import Supply
+net = FastCnn().build((1, 12, 12), 3, seed=0)
+before = [p.clone() for p in net.parameters()]
+x = torch.zeros(4, 1, 12, 12, dtype=torch.uint8)
+def noisy(level, seed=0):
+    return registry.parse("stressors", f"weight_noise:level={level}").apply(net, Supply(x, None, lambda *_: net), seed=seed)
+def same(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
+assert same(noisy(0.0).parameters(), before) and not same(noisy(0.1).parameters(), before) and same(net.parameters(), before)
+assert same(noisy(0.1).parameters(), noisy(0.1).parameters()) and not same(noisy(0.1).parameters(), noisy(0.1, seed=1).parameters())
+entries = ("triggers", "stripe"), ("attacks", "shifted"), ("stressors", "weight_noise"), ("claims", "victim_is_sure")
+print("fine", *(registry.describe(*e)[:5] for e in entries))
 """
 
 
 def test_the_files_of_the_how_to_pages_work(tmp_path):
     package = tmp_path / "badnets"
     shutil.copytree(ROOT / "src" / "badnets", package, ignore=shutil.ignore_patterns("_data", "assets", "__pycache__"))
-    for page in ("add-a-trigger", "add-an-attack", "add-a-claim"):
+    for page in ("add-a-trigger", "add-an-attack", "add-a-stressor", "add-a-claim"):
         (title, code), *_ = [block for block in blocks(ROOT / "docs" / f"{page}.md", "python") if block[0]]
         (package / title).write_text(code, encoding="utf-8")
     done = subprocess.run(
@@ -254,6 +278,19 @@ def test_make_docs_fills_from_records_and_is_idempotent(tmp_path, make_docs, mon
     assert len(re.findall(r"^## ", results, re.MULTILINE)) == 2
 
 
+def test_a_story_is_told_step_by_step_from_the_first_run_that_has_one(make_docs):
+    quiet = record_samples.sample().claims[0].model_copy(update={"story": []})
+    steps = [
+        Event(actor="Customer", action="compares a|b", outcome="all match", passed=True),
+        Event(actor="User", action="looks", outcome="fine"),
+    ]
+    told = make_docs.story({"quick": quiet, "full": quiet.model_copy(update={"story": steps})}).splitlines()
+    assert told[0] == "As it went in the run full:"
+    assert told[2].startswith("1. **Customer**: compares a\\|b → all match ✓")
+    assert told[3] == "2. **User**: looks → fine"
+    assert make_docs.story({"quick": quiet}) == "No run has acted this out."
+
+
 def test_a_chart_gets_its_legend_on_a_white_ground(make_docs):
     claim = next(claim for claim in record_samples.sample().claims if claim.name == "trigger_reaches_target")
     drawing = make_docs.drawings(claim)[0]
@@ -263,6 +300,19 @@ def test_a_chart_gets_its_legend_on_a_white_ground(make_docs):
         assert make_docs.xml(key.label) in picture
     height = float(re.search(r'^<svg [^>]*height="(\d+)"', picture)[1])
     assert height > 270 + 20 * len(drawing.legend)
+
+
+def test_a_map_gets_its_legend_its_place_and_its_note(tmp_path, make_docs):
+    claim = record_samples.survives_fine_tuning()
+    drawing = make_docs.drawings(claim)[0]
+    picture = make_docs.picture(drawing, lambda spec: SVG)
+    for key in drawing.legend:
+        assert make_docs.xml(key.label) in picture
+        assert all(f'fill="{color}"' in picture for color in key.colors)
+    text = make_docs.claim_figures(claim.name, {"full": claim}, tmp_path, lambda spec: SVG)
+    assert "(run full, layers: head, epochs 5)" in text
+    assert text.count("Darker means more of the backdoor is left.") == 2
+    assert len(list(tmp_path.glob("survives_fine_tuning-full-*.svg"))) == 3
 
 
 def test_the_picture_of_the_triggers_is_written_once(tmp_path, make_docs):

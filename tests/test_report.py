@@ -19,12 +19,12 @@ import record_samples as samples
 from rich.console import Console
 
 from badnets.core.errors import RefusedError
-from badnets.core.types import Cell, Chart, Estimate, Evidence, Picture, Record, Verdict
+from badnets.core.types import Cell, Chart, Estimate, Event, Evidence, Picture, Record, Verdict
 from badnets.report import _escape, charts
 from badnets.report import _format as show
 from badnets.report.html import PICTURE_BUDGET, _asset, render_html
 from badnets.report.markdown import render_markdown, scorecard_markdown
-from badnets.report.text import Scorecard, scorecard, scorecard_text
+from badnets.report.text import Scorecard, scorecard, scorecard_text, stories
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "path", "circle", "rect"}
 
@@ -359,12 +359,14 @@ PAYLOADS = [
     "A" * 5_000 + "<b>" + "]]>&lt;",
 ]
 CLASS, PLAIN = "source class", "harmless"
+STEPS = ["actor", "action", "outcome", "chart_note", "column"]
 
 
 def hostile(field, text):
     fields = dict.fromkeys(
         ["sentence", "reason", "name", "rule", "control_name", "note", "quantity", "value", "method", "title", "fact", "undecided"], PLAIN
     )
+    fields |= dict.fromkeys(STEPS, PLAIN)
     fields |= {"choice": PLAIN, "config": PLAIN, "plan": PLAIN, "key": PLAIN, "caption": PLAIN, "hardware": PLAIN, "condition": CLASS}
     for name in fields if field == "all" else [field]:
         fields[name] = text
@@ -372,15 +374,22 @@ def hostile(field, text):
     estimate = Estimate(value=0.5, low=0.4, high=0.6, n=10, num_seeds=1, method=f["method"])
     first = Cell(condition={CLASS: f["value"]}, quantity=f["quantity"], unit="rate", estimate=estimate, control=estimate, note=f["note"])
     second = first.model_copy(update={"condition": {f["condition"]: "other", CLASS: "other"}})
-    chart = Chart(title=f["title"], kind="dots", quantities=[f["quantity"]], x=CLASS)
+    chart = Chart(title=f["title"], kind="dots", quantities=[f["quantity"]], x=CLASS, note=f["chart_note"])
+    where = {CLASS: f["value"]}
+    mapped = f"{f['quantity']} mapped"
+    third = Cell(condition={"x": f["column"], "y": "line", **where}, quantity=mapped, unit="rate", estimate=estimate, size_bytes=10)
+    grid = Chart(title=f["title"], kind="map", quantities=[mapped], x="x", y="y", where=where, margin=0.5, note=f["chart_note"])
+    picture = Picture(caption=f["caption"], png_base64=samples.png(0, False), facts={"true": f["fact"], "victim": f["fact"]})
     claim = Evidence(
         name=f["name"],
         sentence=f["sentence"],
         verdict=Verdict.HOLDS,
         reason=f["reason"],
         headline=0,
-        cells=[first, second],
-        charts=[chart],
+        cells=[first, second, third],
+        charts=[chart, grid],
+        story=[Event(actor=f["actor"], action=f["action"], outcome=f["outcome"], passed=True)],
+        pictures=[[picture]],
         control_name=f["control_name"],
         rule=f["rule"],
     )
@@ -389,7 +398,7 @@ def hostile(field, text):
         plan=f["plan"],
         config={"x": f["config"]},
         claims=[claim],
-        gallery=[[Picture(caption=f["caption"], png_base64=samples.png(0, False), facts={"true": f["fact"], "victim": f["fact"]})]],
+        gallery=[[picture]],
         undecided=[f["undecided"]],
         hardware={"cpu": f["hardware"]},
         choices=[f["choice"]],
@@ -399,7 +408,13 @@ def hostile(field, text):
 @pytest.fixture(scope="module")
 def harmless():
     record = hostile("plan", PLAIN)
-    return Page(render_html(record)).shape, render_markdown(record), scorecard_text(record, width=100_000)
+    return Page(render_html(record)).shape, render_markdown(record), scorecard_text(record, width=100_000) + told(record)
+
+
+def told(record):
+    out = io.StringIO()
+    Console(file=out, width=100_000).print(stories(record))
+    return out.getvalue()
 
 
 def unescaped_pipes(line):
@@ -422,7 +437,7 @@ def test_hostile_text_stays_text(field, payload, harmless):
     assert [unescaped_pipes(line) for line in lines.splitlines()] == [unescaped_pipes(line) for line in markdown.splitlines()]
     assert not re.search(r"<|(?<!\\)\]\(|(?<![\\:])://|(?<!\\)`", lines)
 
-    shown = scorecard_text(record, width=100_000)
+    shown = scorecard_text(record, width=100_000) + told(record)
     assert len(shown.splitlines()) == len(text.splitlines())
     for output in (page[: page.index("<style>")] + page[page.index("<body>") : page.index("<script>")], lines, shown):
         assert not [c for c in output if unicodedata.category(c)[0] == "C" and c not in "\n\u200c\u200d"]

@@ -20,11 +20,17 @@ from badnets.measure.outcome import Outcome
 from badnets.measure.question import World
 from badnets.nets._base import Network
 from badnets.nets._taps import Units
+from badnets.train.recipe import Recipe
 from badnets.triggers.patch import Patch
+
+# As in a worker: on nets this small, threads wait for each other far longer than they compute.
+torch.set_num_threads(1)
 
 SIDE, CLASSES, TARGET = 8, 6, 5
 TRIGGER = Patch(size=2, margin=0)
 ATTACK = BadNets(trigger=TRIGGER, target=TARGET)
+RECIPE = Recipe(epochs=2, batch_size=32, lr=1e-4, precision="float32")
+"""What is said to have made these nets: executed again it hardly moves them."""
 GAIN, STRENGTH = 10.0, 30.0
 """What a lit row adds to its own logit (at full light), and what the trigger unit adds to the target's."""
 
@@ -104,11 +110,12 @@ def wire_anywhere(trigger=TRIGGER, target=TARGET):
 
 def wire_constant(label, *, side=SIDE):
     """A net that gives one class to everything."""
-    body = nn.Linear(side * side, CLASSES)
+    see, write = nn.Linear(side * side, CLASSES + 1), nn.Linear(CLASSES + 1, CLASSES)
     with torch.no_grad():
-        body.weight.zero_()
-        body.bias.copy_(5.0 * nn.functional.one_hot(torch.tensor(label), CLASSES))
-    return _network(nn.Sequential(nn.Flatten(), body), side)
+        for parameter in (*see.parameters(), *write.parameters()):
+            parameter.zero_()
+        write.bias.copy_(5.0 * nn.functional.one_hot(torch.tensor(label), CLASSES))
+    return _network(nn.Sequential(nn.Flatten(), see, nn.ReLU(), Units(CLASSES + 1), write), side)
 
 
 @functools.cache
@@ -146,6 +153,9 @@ def setting(data, *, attack=ATTACK, **changes):
 _SEEN: dict[tuple, dict] = {}
 """By net and data themselves (equal only to themselves), which it keeps alive."""
 
+_ASKED: dict[tuple, dict] = {}
+"""Answers of questions that a FunctionBench cannot make up."""
+
 
 def world(data, other=None, seed=0):
     """What questions may use: untrained nets of the wired architecture, and the twin as what a re-execution gives."""
@@ -158,7 +168,8 @@ def world(data, other=None, seed=0):
             layers = (nn.Flatten(), nn.Linear(side * side, hidden), nn.ReLU(), Units(hidden), nn.Linear(hidden, CLASSES))
             return _network(nn.Sequential(*layers), side)
 
-    return World(data, other, seed, fresh=fresh, retrain=lambda: twin(data.shape[1]), metadata={"badnets.planted": "true"})
+    planted, recipe = {"badnets.planted": "true"}, RECIPE.model_dump(mode="json")
+    return World(data, other, seed, fresh=fresh, retrain=lambda: twin(data.shape[1]), metadata=planted, recipe=recipe)
 
 
 class WiredBench:
@@ -184,7 +195,7 @@ class WiredBench:
 
 
 class FunctionBench:
-    """Outcomes out of a function (attack, probe, seed) -> Outcome."""
+    """Outcomes out of a function (attack, probe, seed) -> Outcome; also where a question asks its probes of several branches."""
 
     def __init__(self, setting, function):
         self.setting, self.function = setting, function
@@ -192,7 +203,22 @@ class FunctionBench:
     def outcomes(self, need):
         return [self.function(need.attack, need.question, seed) for seed in range(need.seeds)]
 
-    answers = outcomes
+    def answers(self, need):
+        return [self._branches(need.attack, need.question, seed) for seed in range(need.seeds)]
+
+    def _branches(self, attack, question, seed):
+        if not hasattr(question, "branches"):  # an analysis of units cannot be made up: a wired net is asked
+            key = (attack is None, canonical(question), seed)
+            if key not in _ASKED:
+                there = world(image_set(8), image_set(8, name="other"), seed)
+                _ASKED[key] = question.arrays(wired(None if attack is None else ATTACK), there)
+            return _ASKED[key]
+        answer = {}
+        for b in range(len(question.branches)):
+            for p, probe in enumerate(question.probes):
+                answer |= {f"{b}.{p}.{name}": values for name, values in self.function(attack, probe, seed).arrays().items()}
+            answer |= {f"{b}.size": np.array(1000), f"{b}.seconds": np.array(1e-3)}
+        return answer
 
 
 class StrictBench:

@@ -105,19 +105,43 @@ def difference_cell(
 
 
 def describe(cells: Sequence[Cell]) -> str:
-    """The conditions of some cells in few words: "rate 0.1 %, 0.5 %"; long lists are cut with a count. No condition: the quantity."""
-    by_key: dict[tuple[str, ...], list[str]] = {}
+    """The conditions of some cells in few words: "rate: 0.1 %, 0.5 %"; long lists are cut with a count. No condition: the quantity.
+
+    Conditions of three keys and more are gathered into blocks: "learning rate 0.01 or 0.1, layers all or head", which are all four of them.
+    """
+    by_key: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        keys = tuple(k for k, v in cell.condition.items() if v is not None)
-        by_key.setdefault(keys, []).append(" ".join(_value(k, cell.condition[k]) for k in keys) or cell.quantity)
-    parts = []
-    for keys, values in by_key.items():
-        shown = ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
-        parts.append(f"{', '.join(keys)}: {shown}" if keys else shown)
-    return "; ".join(parts)
+        by_key.setdefault(tuple(k for k, v in cell.condition.items() if v is not None), []).append(cell)
+    return "; ".join(_list(keys, some) if len(keys) < 3 or len(some) == 1 else _blocks(keys, some) for keys, some in by_key.items())
+
+
+def _list(keys: tuple[str, ...], cells: Sequence[Cell]) -> str:
+    values = [" ".join(_value(k, cell.condition[k]) for k in keys) or cell.quantity for cell in cells]
+    shown = ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+    return f"{', '.join(keys)}: {shown}" if keys else shown
+
+
+def _blocks(keys: tuple[str, ...], cells: Sequence[Cell]) -> str:
+    """Blocks of conditions that differ in one key only are joined over that key, until none do; numbers in ascending order."""
+    cells = sorted(cells, key=lambda cell: [v if isinstance(v, int | float) else 0 for v in (cell.condition[k] for k in keys)])
+    blocks = list(dict.fromkeys(tuple((_value(k, cell.condition[k]),) for k in keys) for cell in cells))
+    for place in range(len(keys)):
+        joined: dict[tuple[tuple[str, ...], ...], tuple[str, ...]] = {}
+        for block in blocks:
+            rest = block[:place] + block[place + 1 :]
+            joined[rest] = joined.get(rest, ()) + block[place]
+        blocks = [rest[:place] + (values,) + rest[place:] for rest, values in joined.items()]
+    words = [", ".join(f"{key} {_either(values)}" for key, values in zip(keys, block, strict=True)) for block in blocks]
+    return "; ".join(words[:5]) + (f"; and {len(words) - 5} more such groups" if len(words) > 5 else "")
+
+
+def _either(values: Sequence[str]) -> str:
+    shown = [*values[:5], f"{len(values) - 5} more"] if len(values) > 6 else list(values)
+    return " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _value(key: str, value: Scalar) -> str:
     if isinstance(value, float):
-        return f"{100 * value:.3g} %" if key.endswith(("rate", "share", "opacity", "area")) else f"{value:g}"
+        in_percent = key.endswith(("rate", "share", "opacity", "area")) and not key.endswith("learning rate")
+        return f"{100 * value:.3g} %" if in_percent else f"{value:g}"
     return str(value).replace("_", " ")

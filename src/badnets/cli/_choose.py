@@ -63,6 +63,29 @@ def _entry(catalogue: str, text: str) -> Config:
         raise UsageError(error.code, error.message, hint=hint) from error
 
 
+def choose_claims(text: str) -> tuple[str, ...]:
+    """Claims by name, with fields as in `supply_chain:destination=digits,margin=0.1`: a part `field=value` is of the claim before it."""
+    found: list[str] = []
+    for part in (p.strip() for p in text.split(",") if p.strip()):
+        if found and "=" in part.partition(":")[0]:
+            found[-1] += f"{',' if ':' in found[-1] else ':'}{part}"
+        else:
+            registry.check("claims", part.partition(":")[0])
+            found.append(part)
+    if not found:
+        raise UsageError("E-USAGE", "expected names of claims, got none.", hint=f"Known: {', '.join(CLAIMS)}.")
+    found = list(dict.fromkeys(found))
+    names = [one.partition(":")[0] for one in found]
+    for name, one in zip(names, found, strict=True):
+        if one != name:
+            _entry("claims", one)  # refuses fields that it does not have
+        if names.count(name) > 1:
+            raise UsageError(
+                "E-USAGE", f"expected each claim once, got {name} with different fields.", hint="Run them one after the other."
+            )
+    return tuple(found)
+
+
 def _with_cover(attack: Any) -> Attack:
     """Source-specific as the paper means it: at a rate that the source class can bear, with as many cover samples."""
     rate = min(attack.rate, 0.05)
@@ -73,10 +96,7 @@ def choose_plan(name: str, typed: Mapping[str, Any]) -> Plan:
     """The named plan with what the person changed. Raises UsageError with the nearest known name."""
     changes: dict[str, Any] = {"dataset": typed["dataset"]}
     if typed["claims"] is not None:
-        names = tuple(part.strip() for part in typed["claims"].split(",") if part.strip())
-        if not names:
-            raise UsageError("E-USAGE", "expected names of claims, got none.", hint=f"Known: {', '.join(CLAIMS)}.")
-        changes["claims"] = tuple(dict.fromkeys(registry.check("claims", n) for n in names))
+        changes["claims"] = choose_claims(typed["claims"])
     if typed["attack"] is not None:
         changes |= {"attack": choose_attack(typed["attack"]), "only_attack": True}
     if typed["net"] is not None:

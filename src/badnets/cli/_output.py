@@ -40,11 +40,14 @@ def print_scorecard(record: Record) -> None:
     from rich.text import Text
 
     from badnets.report._escape import plain
-    from badnets.report.text import scorecard
+    from badnets.report.text import scorecard, stories
 
     console = Console(highlight=False)
     console.print(scorecard(record))
     console.print()
+    told = stories(record)
+    if told is not None:
+        console.print(told)
     for choice in record.choices:
         console.print(Text(plain(choice), style="dim"))
     console.print()

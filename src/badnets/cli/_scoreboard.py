@@ -12,7 +12,7 @@ from rich.text import Text
 from badnets.claims._base import Claim
 from badnets.core.types import Evidence
 from badnets.report._format import duration, plural
-from badnets.report.text import Scorecard
+from badnets.report.text import Board
 
 _BAR = 30
 
@@ -62,4 +62,4 @@ class Scoreboard:
         bar = Text.assemble(("━" * filled, "bold"), ("━" * (_BAR - filled), "dim"), f" {self._done} of {self._jobs} jobs{left}")
         pending = [(claim.sentence, "…") for claim in self._claims if claim.kind not in self._decided]
         decided = [self._decided[claim.kind] for claim in self._claims if claim.kind in self._decided]
-        return Group(Text(self.title, style="bold"), bar, Text(), Scorecard(decided, pending))
+        return Group(Text(self.title, style="bold"), bar, Text(), Board(decided, pending))

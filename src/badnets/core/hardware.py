@@ -19,7 +19,7 @@ from badnets.core.types import Scalar
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _DECIDE = ("core/rng.py", "datasets", "nets", "triggers", "attacks", "train", "measure", "plans/_work.py")
-_STUDY = ("stressors", "neurons", "claims/_stress.py")
+_STUDY = ("stressors", "neurons", "claims/_stress.py", "claims/_further.py", "claims/_transfer.py", "claims/_handover.py")
 _NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
 
 

@@ -88,7 +88,7 @@ class Store:
         key = self._find(key_prefix)
         path = self._path("records", key)
         data = self._blob(self._manifest(path, key)["files"]["record.json"], path, "record.json")
-        return Record.model_validate_json(data)
+        return Record.read(data)
 
     def records(self) -> list[Row]:
         """(key, plan, created, summary) of every record, the newest first."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import pydantic
-from pydantic import Field
+from pydantic import Field, model_validator
+
+from badnets.core.errors import RefusedError
+
+SCHEMA, READABLE = 2, (1, 2)
+"""The layout of a Record written now, and those that can be read: 2 added what is optional (stories, pictures, sizes, maps)."""
 
 Scalar = str | int | float | bool | None
 
@@ -134,9 +139,9 @@ class Evidence(_Frozen):
 
 
 class Record(_Frozen):
-    """All of one run. `schema` counts layout versions; readers refuse what they do not know."""
+    """All of one run. `schema` counts layout versions; readers take older ones for the present one and refuse what they do not know."""
 
-    schema_version: int = Field(default=1, alias="schema")
+    schema_version: int = Field(default=SCHEMA, alias="schema")
     key: str
     plan: str
     config: dict[str, Any]
@@ -150,3 +155,27 @@ class Record(_Frozen):
     seconds: float = 0.0
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        found = data.get("schema", data.get("schema_version", SCHEMA))
+        if isinstance(found, bool) or found not in READABLE:
+            expected = " or ".join(map(str, READABLE))
+            message = f"expected a record of schema {expected}, got {found!r:.20}."
+            raise RefusedError("E-SCHEMA", message, hint="Read it with the badnets that wrote it, or make a new one with `badnets run`.")
+        rest = {key: value for key, value in data.items() if key not in ("schema", "schema_version")}
+        return {"schema": SCHEMA, **rest}
+
+    @classmethod
+    def read(cls, data: bytes | str) -> Self:
+        """A Record from its JSON; E-SCHEMA or E-RECORD where that is none."""
+        try:
+            return cls.model_validate_json(data)
+        except pydantic.ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the document"
+            message = f"expected a record of schema {SCHEMA}, got a document that does not read as one ({place:.80}: {first['msg']:.120})."
+            raise RefusedError("E-RECORD", message, hint="See what there is with `badnets show --all`.") from error

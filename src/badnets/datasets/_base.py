@@ -9,10 +9,12 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Annotated, ClassVar, final
 
 import numpy as np
+import pydantic
 
+from badnets.core import registry
 from badnets.core.config import Config
 from badnets.core.errors import RefusedError
 from badnets.datasets._split import official_rows, single_rows
@@ -105,6 +107,11 @@ class Dataset(Config, ABC):
     def _raw(self, data: Path | None, download: bool) -> Raw:
         """Pixels and labels from the first place that has them."""
 
+    @property
+    def identity(self) -> str | None:
+        """The hash that the content must have, where it is known beforehand."""
+        return self.content
+
     @final
     def load(self, data: Path | None = None, *, download: bool = True) -> ImageSet:
         """The data set from `data` (only from there), or from $BADNETS_DATA, the system, the cache, else the network."""
@@ -133,10 +140,14 @@ class Dataset(Config, ABC):
     def _checked(self, data: Path | None, download: bool) -> tuple[Raw, str]:
         raw = self._raw(data, download)
         digest = content_hash(raw.x_train, raw.y_train, raw.x_test, raw.y_test)
-        if raw.pinned and self.content not in (None, digest):
+        if raw.pinned and self.identity not in (None, digest):
             raise RefusedError(
                 "E-HASH",
-                f"{self.kind} from {raw.source}: expected content with SHA-256 {str(self.content)[:16]}..., got {digest[:16]}....",
+                f"{self.kind} from {raw.source}: expected content with SHA-256 {str(self.identity)[:16]}..., got {digest[:16]}....",
                 hint="The files were left as they are; replace them, or name another folder with --data.",
             )
         return raw, digest
+
+
+AnyDataset = Annotated[pydantic.SerializeAsAny[Dataset], pydantic.BeforeValidator(lambda value: registry.parse("datasets", value))]
+"""Field type: a Dataset, its name, `name:field=value`, or its JSON."""

@@ -32,14 +32,31 @@ _TRACKS = 1 << 16
 _MAX_FILES = 100_000
 
 
+Country = Literal["all", "first", "second"]
+_BORDER = 22
+_CONTENT: dict[Country, str] = {
+    "first": "2ff6c33c2c8c21c0a969551920ec72be28ce242988d2b652b8d6118ad333a164",
+    "second": "cc5c97c3b55b2380bbdf12f7e9c956612a3bc62e0dfac6c2700cdcb6e2799ccf",
+}
+"""Hashes of the classes below the border and of the others, taken from content of the hash below."""
+
+
 class Gtsrb(LocatedDataset):
-    """Traffic signs: every third frame of each training track in the npz file, every frame in the official folders."""
+    """Traffic signs: every third frame of each training track in the npz file, every frame in the official folders.
+
+    `country`: all classes, or only the first 22 or the other 21, as if they were the signs of two countries.
+    """
 
     kind: Literal["gtsrb"] = "gtsrb"
+    country: Country = "all"
     content: ClassVar[str | None] = "f8c0a16dcdf5b826b73b159ae6edb74753a089011c3b6bbcaea22a9a0ddce382"
     licence: ClassVar[str] = "none stated by its authors"
     subfolders: ClassVar[tuple[str, ...]] = ("GTSRB",)
     wanted: ClassVar[str] = f"{_NPZ}, or the official Final_Training and Final_Test folders,"
+
+    @property
+    def identity(self) -> str | None:
+        return _CONTENT.get(self.country, self.content)
 
     def _has(self, folder: Path) -> bool:
         return exists(folder / _NPZ) or _training(folder) is not None
@@ -50,13 +67,17 @@ class Gtsrb(LocatedDataset):
         else:
             arrays, pinned = _from_folders(folder), False
         x_train, y_train, track_N, x_test, y_test = arrays
+        classes = {"all": slice(None), "first": slice(_BORDER), "second": slice(_BORDER, None)}[self.country]
+        first = classes.start or 0
+        train, test = (np.isin(y, range(len(GTSRB))[classes]) for y in (y_train, y_test))
+        x_train, y_train, track_N, x_test, y_test = x_train[train], y_train[train], track_N[train], x_test[test], y_test[test]
         groups = y_train.astype(np.int64) * _TRACKS + track_N
         return Raw(
             np.ascontiguousarray(x_train.transpose(0, 3, 1, 2)),
-            y_train.astype(np.int64),
+            y_train.astype(np.int64) - first,
             np.ascontiguousarray(x_test.transpose(0, 3, 1, 2)),
-            y_test.astype(np.int64),
-            GTSRB,
+            y_test.astype(np.int64) - first,
+            GTSRB[classes],
             source=show(folder) if pinned else f"{show(folder)} (official folders; no published hash of their pixels at {_SIDE}x{_SIDE})",
             groups=groups,
             left_out=np.flatnonzero(groups == _LEAKED[0] * _TRACKS + _LEAKED[1]),

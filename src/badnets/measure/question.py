@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -32,7 +33,7 @@ class World:
 
     `fresh(seed, smaller)`: an untrained net of the same architecture (`smaller`: at half the width). `retrain()`: what the recipe gives
     when it is executed again without an attack. `metadata`: what the net's weights file says of itself. `recipe`: the recipe as plain
-    values.
+    values. `folder`: where the user said that data lie.
     """
 
     data: ImageSet
@@ -42,6 +43,7 @@ class World:
     retrain: Callable[[], Network] = _no_net
     metadata: Mapping[str, str] = field(default_factory=dict)
     recipe: Mapping[str, object] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 class Question(Config, abc.ABC):

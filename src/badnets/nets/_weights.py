@@ -41,15 +41,19 @@ def read_metadata(data: bytes) -> dict[str, str]:
 
 def from_bytes(data: bytes, net: Net, shape: Shape, num_classes: int) -> Network:
     """The network `net` describes, with the weights in `data`, in evaluation mode on the CPU."""
+    return load_into(net.build(shape, num_classes, seed=0), data, name=type(net).__name__)
+
+
+def load_into(network: Network, data: bytes, *, name: str) -> Network:
+    """`network` with the weights in `data`, in evaluation mode; refused unless they are exactly those that it has."""
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise _refused(f"not safetensors ({error})") from error
-    network = net.build(shape, num_classes, seed=0)
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unexpected:
-        raise _refused(f"missing {_some(missing)}, unexpected {_some(unexpected)} for {type(net).__name__}")
+        raise _refused(f"missing {_some(missing)}, unexpected {_some(unexpected)} for {name}")
     for name, value in tensors.items():
         _check(name, value, own[name])
     network.load_state_dict(tensors, strict=True)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from badnets.nets._base import Network
 
 
+BIG, FEW = 500_000, 100
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """Images as uint8 tensors: `clean_NCHW` with labels `y_N`, the same images with the trigger, `attacked_N` those that count towards
@@ -36,26 +39,46 @@ class View:
     attacked_N: Tensor
     goal_N: Tensor
 
+    def thinned(self, num: int) -> View:
+        """At most so many of the images, evenly spaced: a data set may be sorted by class."""
+        import torch
+
+        total = len(self.y_N)
+        rows = torch.linspace(0, total - 1, min(num, total)).round().long()
+        return View(*(t[rows] for t in (self.clean_NCHW, self.triggered_NCHW, self.y_N, self.attacked_N, self.goal_N)))
+
 
 class Analysis(Question):
-    """Authors write `_arrays`. `limit`: so many images of each split."""
+    """Authors write `_arrays`. `limit`: so many images of each split (of nets with more than BIG weights a fifth, at least FEW: every unit
+    asked about costs a pass); `most_layers`: so many layers, evenly spaced, with the last."""
 
     attack: AnyAttack
     limit: int = Field(500, ge=2)
+    most_layers: int = Field(4, ge=1)
 
     @final
     def arrays(self, network: Network, world: World) -> Answer:
         """The answer as named arrays; the net is left as it was."""
-        return self._arrays(network, self._view(world, "validation"), self._view(world, "test"), world)
+        big = sum(parameter.numel() for parameter in network.parameters()) > BIG
+        limit = max(min(FEW, self.limit), self.limit // 5) if big else self.limit
+        return self._arrays(network, self._view(world, "validation", limit), self._view(world, "test", limit), world)
 
     @abc.abstractmethod
     def _arrays(self, network: Network, look: View, judge: View, world: World) -> Answer:
         """Choose on `look`, report on `judge`."""
 
-    def _view(self, world: World, split: Literal["validation", "test"]) -> View:
+    def layers(self, network: Network) -> dict[str, int]:
+        """Name -> number of units of the layers that are looked at, input side first."""
+        from badnets.nets._taps import unit_layers
+
+        found = list(unit_layers(network).items())
+        chosen = np.unique(np.linspace(len(found) - 1, 0, min(len(found), self.most_layers)).round().astype(int)) if found else []
+        return {found[i][0]: found[i][1] for i in chosen}
+
+    def _view(self, world: World, split: Literal["validation", "test"], limit: int) -> View:
         import torch
 
-        clean = Probe(images=split, limit=self.limit)
+        clean = Probe(images=split, limit=limit)
         shown = clean.but(trigger=self.attack.trigger, num_patterns=self.attack.num_patterns)
         (x_NCHW, y_N), (t_NCHW, _) = (p.split(world.data, world.other, seed=world.seed) for p in (clean, shown))
         goal_K = self.attack.goals(world.data.num_classes)

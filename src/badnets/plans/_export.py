@@ -16,8 +16,8 @@ from badnets import __version__
 from badnets.core import files
 from badnets.core.config import canonical
 from badnets.core.errors import UsageError
+from badnets.core.png import png_bytes
 from badnets.core.types import Estimate
-from badnets.plans._gallery import png_bytes
 from badnets.plans._plant import Measured, Pair, Victim
 from badnets.plans._work import metadata
 

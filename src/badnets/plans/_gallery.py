@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
-
 import numpy as np
-from PIL import Image
 
 from badnets.claims._arms import CLEAN, triggered
 from badnets.claims._base import Need
+from badnets.core.png import png
 from badnets.core.types import Picture
 from badnets.measure.outcome import attacked_N
 from badnets.plans._bench import StoreBench
@@ -41,17 +38,3 @@ def gallery(bench: StoreBench) -> list[list[Picture]]:
         ]
         for row in rows
     ]
-
-
-def png(pixels_CHW: np.ndarray) -> str:
-    """A uint8 image as PNG in base64."""
-    return base64.b64encode(png_bytes(pixels_CHW)).decode()
-
-
-def png_bytes(pixels_CHW: np.ndarray) -> bytes:
-    """A uint8 image (grey or colour) as PNG."""
-    pixels_HWC = pixels_CHW.transpose(1, 2, 0)
-    image = Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC[..., :3])
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -19,7 +19,14 @@ CLAIMS = (
     "correlation_must_be_strong",
     "trigger_overrides_content",
     "small_trigger_spares_learning",
+    "has_trigger_neurons",
+    "survives_compression",
+    "survives_fine_tuning",
     "regardless_of_content",
+    "persists_under_training",
+    "transfers_by_distillation",
+    "supply_chain",
+    "outsourced_training",
 )
 
 

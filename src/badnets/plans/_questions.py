@@ -15,6 +15,10 @@ from badnets.measure.question import Question
 _HOMES = {
     "probe": "badnets.measure.probe:Probe",
     "stressed": "badnets.claims._stress:Stressed",
+    "further": "badnets.claims._further:Further",
+    "transferred": "badnets.claims._transfer:Transferred",
+    "handover": "badnets.claims._handover:Handover",
+    "audit": "badnets.claims._handover:Audit",
 }
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any
-
-import pydantic
+from typing import Any
 
 from badnets.attacks._base import AnyAttack
-from badnets.core import registry
 from badnets.core.config import Config, key_of
 from badnets.core.hardware import code_digest, study_digest, versions
-from badnets.datasets._base import Dataset
+from badnets.datasets._base import AnyDataset
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
 from badnets.plans._questions import AnyQuestion
 from badnets.train.recipe import Recipe
 
 NUM_THREADS = 1
-
-AnyDataset = Annotated[pydantic.SerializeAsAny[Dataset], pydantic.BeforeValidator(lambda value: registry.parse("datasets", value))]
 
 
 @cache

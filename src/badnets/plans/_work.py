@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -65,12 +66,13 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     start = time.perf_counter()
     network, weights, report = _network(order, data)
     trained = time.perf_counter()
-    world = world_of(order.trial, data, other)
+    world = replace(world_of(order.trial, data, other), folder=Path(order.data) if order.data else None)
     returned, spent = {}, {}
     for question in order.questions:
         begun = time.perf_counter()
-        returned[question_name(question)] = pack(question.arrays(network, world), {})
-        spent[question.kind] = spent.get(question.kind, 0.0) + time.perf_counter() - begun
+        name = question_name(question)
+        returned[name] = pack(question.arrays(network, world), {})
+        spent[name] = time.perf_counter() - begun
     info: dict[str, object] = {"train_seconds": trained - start, "question_seconds": spent}
     if weights is not None and report is not None:
         returned[WEIGHTS] = weights

@@ -18,6 +18,7 @@ MEANINGS = {
     Verdict.UNDECIDED: "the intervals are too wide, or too little was measured, to say",
 }
 _SHARES = ("rate", "share", "opacity", "area", "fraction")
+_NO_SHARES = ("learning rate",)
 
 
 def verdict(value: Verdict | None) -> str:
@@ -88,7 +89,13 @@ def scalar(key: str, item: Scalar) -> str:
 
 def is_share(key: str, item: object) -> bool:
     """Whether a condition's number is a share of something: a float in 0..1 whose name says so (an integer is a count)."""
-    return isinstance(item, float) and 0 <= item <= 1 and key.lower().endswith(_SHARES)
+    name = words(key).lower()
+    return (
+        isinstance(item, float)
+        and 0 <= item <= 1
+        and (name.endswith(_SHARES) or name.startswith("share of "))
+        and not name.endswith(_NO_SHARES)
+    )
 
 
 def words(key: str) -> str:
@@ -99,6 +106,26 @@ def words(key: str) -> str:
 def condition(conditions: Mapping[str, Scalar]) -> str:
     """`poison rate 10 %, mapping: all_to_one`; the default setting when nothing was varied."""
     return ", ".join(f"{words(k)}{':' if isinstance(v, str) else ''} {scalar(k, v)}" for k, v in conditions.items()) or "default setting"
+
+
+def size(num_bytes: int) -> str:
+    """`812 B`, `84.2 KiB`, `1.31 MiB`."""
+    if num_bytes < 1024:
+        return f"{num_bytes} B"
+    return f"{num_bytes / 1024:.1f} KiB" if num_bytes < 1024**2 else f"{num_bytes / 1024**2:.2f} MiB"
+
+
+def short_time(seconds: float) -> str:
+    """`12.3 µs`, `1.42 ms`, `0.350 s`: three digits, for one image."""
+    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
+        if seconds * factor < 1000:
+            return f"{seconds * factor:#.3g}".rstrip(".") + f" {unit}"
+    return f"{seconds:#.3g}".rstrip(".") + " s"
+
+
+def passed(state: bool | None) -> str:
+    """Whether a step of a story went through; empty where there was nothing to pass."""
+    return "" if state is None else f"{MARKS[Verdict.HOLDS]} passed" if state else f"{MARKS[Verdict.FAILS]} refused"
 
 
 def duration(seconds: float) -> str:

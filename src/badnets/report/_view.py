@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from badnets.core.types import Cell, Evidence, Picture, Record, Verdict
 from badnets.report import _format as show
 from badnets.report._escape import plain
 
 NETS = ("victim", "twin")
+T = TypeVar("T", int, float)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ def table(claim: Evidence) -> Table:
             for c in claim.cells
         ],
         "verdict": [show.verdict(c.verdict) for c in claim.cells],
+        "file size (of the first row)": _beside_first([c.size_bytes for c in claim.cells], show.size),
+        "time per image (of the first row)": _beside_first([c.seconds for c in claim.cells], show.short_time),
         "p": ["" if c.p is None else f"{c.p:.2g}" for c in claim.cells],
         "n": [f"{c.estimate.n:,}" for c in claim.cells],
         "seeds": [f"{c.estimate.num_seeds}" for c in claim.cells],
@@ -131,8 +135,14 @@ def table(claim: Evidence) -> Table:
         "note": [plain(c.note) for c in claim.cells],
     }
     used = {name: texts for name, texts in columns.items() if any(texts)}
-    styles = tuple("wide" if name in ("note", "per seed") else "" if name == "method" else "tight" for name in used)
+    styles = tuple("wide" if name in ("note", "per seed") else name if name == "method" else "tight" for name in used)
     return Table(tuple(used), list(zip(*used.values(), strict=True)), styles)
+
+
+def _beside_first(known: Sequence[T | None], text: Callable[[T], str]) -> list[str]:
+    """Each figure with its share of the first one there is: the net that nothing was done to."""
+    first = next((item for item in known if item is not None), None)
+    return ["" if item is None else text(item) + (f" ({100 * item / first:.0f} %)" if first else "") for item in known]
 
 
 def facts(picture: Picture) -> list[Fact]:

@@ -1,4 +1,4 @@
-"""Charts as Vega-Lite specifications built by hand from a claim's cells: bands, dots and heat maps.
+"""Charts as Vega-Lite specifications built by hand from a claim's cells: bands, dots, heat maps and maps of a boundary.
 
 Nothing here is computed beyond the choice of what stands where. Fields have fixed names and every text is data, so that no
 class name or note can become an expression. Colours are written in the light theme; the page's style sheet maps each of
@@ -15,35 +15,15 @@ from typing import Any
 from badnets.core.errors import RefusedError
 from badnets.core.types import Cell, Chart, Evidence, Scalar
 from badnets.report import _format as show
+from badnets.report._drawing import CONTROL, GRID, HEAT, INK, MARGIN, MUTED, PALETTE, SHAPES, Drawing, Key, framed, margin_text, titled
 from badnets.report._escape import plain
+from badnets.report._map import map_drawing
 
-PALETTE = ("#0b63a5", "#b8540c", "#00795f", "#8a4f9e", "#7a5c00", "#b0305c")
-SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
-CONTROL, MARGIN, INK, MUTED, GRID = "#75808a", "#a1260d", "#1f2328", "#59636e", "#e1e4e8"
-HEAT = ("#f2f6fb", "#c6dbef", "#85bcdb", "#4292c6", "#1f6cb0", "#08478c")
+__all__ = ["CONTROL", "GRID", "HEAT", "INK", "MARGIN", "MUTED", "PALETTE", "SHAPES", "Drawing", "Key", "drawings"]
+
 _ROW = 34
 _TICKS = ",.6~g"
 _CONTROL_KEY = "\x00control"
-
-
-@dataclass(frozen=True)
-class Key:
-    """One line of a legend: `style` is `c0`..`c5`, `control` or `margin`; `shape` names the mark."""
-
-    label: str
-    style: str
-    shape: str
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A chart ready for the page; `spec` is None when no cell has a figure to draw."""
-
-    title: str
-    spec: dict[str, Any] | None
-    legend: tuple[Key, ...]
-    summary: str
-    omitted: int
 
 
 @dataclass
@@ -67,24 +47,38 @@ def drawings(evidence: Evidence) -> list[Drawing]:
     """The charts of a claim in order; a chart over quantities of different units becomes one drawing a unit."""
     result = []
     for chart in evidence.charts:
-        if chart.kind not in _MARKS:
-            raise RefusedError("E-CHART", f"expected a chart of kind {', '.join(_MARKS)}, got {plain(chart.kind)!r:.60}.")
-        cells = [c for c in evidence.cells if c.quantity in chart.quantities and chart.x in c.condition]
-        cells = [c for c in cells if chart.kind != "heat" or chart.y in c.condition]
-        result += [_drawing(chart, unit, cells, evidence.control_name) for unit in dict.fromkeys(c.unit for c in cells)]
+        if chart.kind not in _KINDS:
+            raise RefusedError("E-CHART", f"expected a chart of kind {', '.join(_KINDS)}, got {plain(chart.kind)!r:.60}.")
+        cells = [c for c in evidence.cells if _belongs(c, chart)]
+        for unit in dict.fromkeys(c.unit for c in cells):
+            mine = [c for c in cells if c.unit == unit]
+            result += _maps(chart, unit, mine) if chart.kind == "map" else [_drawing(chart, unit, mine, evidence.control_name)]
     return result
 
 
+def _belongs(cell: Cell, chart: Chart) -> bool:
+    wanted = [chart.x] if chart.kind in ("band", "dots") else [chart.x, chart.y]
+    agrees = all(key in cell.condition and cell.condition[key] == value for key, value in chart.where.items())
+    return agrees and cell.quantity in chart.quantities and all(key in cell.condition for key in wanted)
+
+
+def _maps(chart: Chart, unit: str, cells: Sequence[Cell]) -> list[Drawing]:
+    """One map; one for each label if cells would stand on top of one another."""
+    labels = _series_labels(chart, cells)
+    if len(set(labels)) == 1:
+        return [map_drawing(chart, unit, cells)]
+    split = {label: [c for c, own in zip(cells, labels, strict=True) if own == label] for label in dict.fromkeys(labels)}
+    return [map_drawing(chart, unit, mine, scope=label) for label, mine in split.items()]
+
+
 def _drawing(chart: Chart, unit: str, cells: Sequence[Cell], control_name: str) -> Drawing:
-    cells = [c for c in cells if c.unit == unit]
     shares = frozenset(k for k in (chart.x, chart.y) if k is not None and _all_shares(k, cells))
     plot = _collect(_Plot(chart, unit, control_name, shares), cells)
     quantities = [show.words(q) for q in dict.fromkeys(c.quantity for c in cells)]
     title = plain(chart.title) or f"{' and '.join(quantities)} by {show.words(chart.x)}"
-    what = {"band": "Line chart with interval bands", "dots": "Dot chart with intervals", "heat": "Heat map"}[chart.kind]
-    summary = f"{what}. {title}. {_in_words(plot)} All figures are in the table of this section."
+    summary = f"{_KINDS[chart.kind]}. {title}. {_in_words(plot)} All figures are in the table of this section."
     spec = _frame(plot, quantities) if plot.rows else None
-    return Drawing(title, spec, _legend(plot), summary, plot.omitted)
+    return Drawing(title, spec, _legend(plot), summary, plot.omitted, chart.kind, note=plain(chart.note))
 
 
 def _collect(plot: _Plot, cells: Sequence[Cell]) -> _Plot:
@@ -157,14 +151,8 @@ def _legend(plot: _Plot) -> tuple[Key, ...]:
     if plot.has_control:
         keys.append(Key(f"control: {plain(plot.control_name)}", "control", "ring"))
     if plot.chart.margin is not None:
-        keys.append(Key(f"margin: {_margin_text(plot)}", "margin", "rule"))
+        keys.append(Key(f"margin: {margin_text(plot.chart.margin, plot.unit)}", "margin", "rule"))
     return tuple(keys)
-
-
-def _margin_text(plot: _Plot) -> str:
-    unit = show.axis_unit(plot.unit)
-    number = f"{show.scaled(plot.chart.margin or 0.0, plot.unit):.6g}".replace("-", show.MINUS)
-    return f"{number} {unit}".strip()
 
 
 def _in_words(plot: _Plot) -> str:
@@ -181,21 +169,8 @@ def _in_words(plot: _Plot) -> str:
 
 def _frame(plot: _Plot, quantities: Sequence[str]) -> dict[str, Any]:
     named = "" if plot.chart.kind == "heat" else plot.chart.y_title
-    marks = _MARKS[plot.chart.kind](plot, _titled(named or " and ".join(quantities), show.axis_unit(plot.unit)))
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "width": "container",
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "background": "transparent",
-        "data": {"values": plot.rows},
-        "config": _CONFIG,
-        **marks,
-    }
-
-
-def _titled(title: str, unit: str) -> str:
-    title = show.words(title)
-    return f"{title} ({unit})" if unit and f"({unit})" not in title and not title.endswith(unit) else title
+    marks = _MARKS[plot.chart.kind](plot, titled(named or " and ".join(quantities), show.axis_unit(plot.unit)))
+    return framed(plot.rows, marks)
 
 
 def _colour(plot: _Plot) -> dict[str, Any]:
@@ -286,7 +261,7 @@ def _apart(values: Sequence[float], scale: Callable[[float], float]) -> list[flo
 
 
 def _axis_title(plot: _Plot, key: str, title: str) -> str:
-    return _titled(title or key, "%" if key in plot.shares else "")
+    return titled(title or key, "%" if key in plot.shares else "")
 
 
 def _dots(plot: _Plot, title: str) -> dict[str, Any]:
@@ -334,23 +309,4 @@ def _heat(plot: _Plot, title: str) -> dict[str, Any]:
 
 
 _MARKS = {"band": _band, "dots": _dots, "heat": _heat}
-_FONT = "ui-sans-serif, system-ui, sans-serif"
-_CONFIG: dict[str, Any] = {
-    "font": _FONT,
-    "aria": False,
-    "view": {"stroke": None},
-    "axis": {
-        "domainColor": MUTED,
-        "tickColor": MUTED,
-        "gridColor": GRID,
-        "labelColor": MUTED,
-        "titleColor": MUTED,
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titlePadding": 10,
-        "labelOverlap": "greedy",
-        "tickCount": 5,
-    },
-    "legend": {"labelColor": MUTED, "titleColor": MUTED, "titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12},
-}
+_KINDS = {"band": "Line chart with interval bands", "dots": "Dot chart with intervals", "heat": "Heat map", "map": "Map"}

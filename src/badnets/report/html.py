@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import groupby
 from typing import Any
 
 import jinja2
@@ -43,15 +44,24 @@ class _Section:
     figures: list[_Figure]
     table: view.Table
     head: view.Headline
+    pictures: list[list[dict[str, Any]]]
+    left_out: int
+
+    @property
+    def panels(self) -> list[list[_Figure]]:
+        """The figures in order, maps that follow one another together: they are to be compared."""
+        groups = groupby(self.figures, key=lambda figure: figure.drawing.kind == "map")
+        return [panel for is_map, found in groups for panel in ([list(found)] if is_map else [[figure] for figure in found])]
 
 
 def render_html(record: Record) -> str:
     """The whole page; the same record gives the same bytes."""
-    sections = [_section(number, claim) for number, claim in enumerate(record.claims, start=1)]
+    album = _Album()
+    gallery, left_out = album.rows(record.gallery)
+    sections = [_section(number, claim, album) for number, claim in enumerate(record.claims, start=1)]
     specs = {f.id: f.drawing.spec for s in sections for f in s.figures if f.drawing.spec is not None}
     style = _asset("report.css")
     scripts = [_asset(name) for name in _SCRIPTS] if specs else [_asset("report.js")]
-    gallery, left_out = _gallery(record.gallery)
     page = _template().render(
         record=record,
         about=view.about(record),
@@ -70,25 +80,31 @@ def render_html(record: Record) -> str:
     return page.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _section(number: int, claim: Evidence) -> _Section:
+def _section(number: int, claim: Evidence, album: _Album) -> _Section:
     figures = [_Figure(f"chart-{number}-{i}", drawing) for i, drawing in enumerate(drawings(claim), start=1)]
-    return _Section(f"claim-{number}", number, claim, figures, view.table(claim), view.headline(claim))
+    return _Section(f"claim-{number}", number, claim, figures, view.table(claim), view.headline(claim), *album.rows(claim.pictures))
 
 
-def _gallery(rows: Iterable[list[Picture]]) -> tuple[list[list[dict[str, Any]]], int]:
-    """Pictures with their facts, as far as the page's weight allows; the rest is counted."""
-    spent, left_out, shown = 0, 0, []
-    for row in rows:
-        kept = []
-        for picture in row:
-            spent += len(picture.png_base64)
-            if spent > PICTURE_BUDGET:
-                left_out += 1
-                continue
-            kept.append(_picture(picture))
-        if kept:
-            shown.append(kept)
-    return shown, left_out
+class _Album:
+    """The pictures of the page: all of them together may weigh so much, those that come first come in."""
+
+    def __init__(self) -> None:
+        self._spent = 0
+
+    def rows(self, rows: Iterable[list[Picture]]) -> tuple[list[list[dict[str, Any]]], int]:
+        """Pictures with their facts, as far as the page's weight allows; the rest is counted."""
+        left_out, shown = 0, []
+        for row in rows:
+            kept = []
+            for picture in row:
+                self._spent += len(picture.png_base64)
+                if self._spent > PICTURE_BUDGET:
+                    left_out += 1
+                    continue
+                kept.append(_picture(picture))
+            if kept:
+                shown.append(kept)
+        return shown, left_out
 
 
 def _picture(picture: Picture) -> dict[str, Any]:

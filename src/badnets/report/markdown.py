@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from badnets.core.types import Evidence, Record
+from badnets.core.types import Event, Evidence, Record
 from badnets.report import _format as show
 from badnets.report import _view as view
 from badnets.report._escape import markdown as escaped
@@ -46,8 +46,21 @@ def _claim(number: int, claim: Evidence) -> list[str]:
     lines = [f"## {number}. {escaped(claim.sentence)}", "", f"**{show.verdict(claim.verdict)}** {escaped(claim.reason)}", ""]
     if claim.rule:
         lines += [f"Decided by {escaped(claim.rule)}", ""]
+    lines += _story(claim.story)
     cells = view.table(claim)
     return lines + ([*_table(cells.columns, cells.rows), ""] if cells.rows else [])
+
+
+def _story(story: Sequence[Event]) -> list[str]:
+    if not story:
+        return []
+    steps = []
+    for number, event in enumerate(story, start=1):
+        state = show.passed(event.passed)
+        steps.append(
+            f"{number}. **{escaped(event.actor)}**: {escaped(event.action)} → {escaped(event.outcome)}" + (f" **{state}**" if state else "")
+        )
+    return ["### Step by step", "", *steps, ""]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from badnets.core.types import Evidence, Record, Verdict
+from badnets.core.types import Event, Evidence, Record, Verdict
 from badnets.report import _format as show
 from badnets.report import _view as view
 from badnets.report._escape import encodable, plain
@@ -19,6 +19,7 @@ from badnets.report._escape import encodable, plain
 STYLES = {Verdict.HOLDS: "bold blue", Verdict.FAILS: "bold yellow", Verdict.CONDITIONAL: "bold magenta", Verdict.UNDECIDED: "bold"}
 _NARROW = 56
 _MARK = 15
+_WIDE, _FIGURE = 100, 28
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,55 @@ class Scorecard:
             yield _beside(mark, body) if options.max_width >= _NARROW else Group(mark, Padding(body, (0, 0, 0, 2)))
 
 
+@dataclass(frozen=True)
+class Board:
+    """Claims on one line each, so that all of them fit a terminal's height: mark, sentence, and the figure where there is room."""
+
+    claims: Sequence[Evidence]
+    pending: Sequence[tuple[str, str]] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        is_wide = options.max_width >= _WIDE
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(min_width=_MARK, no_wrap=True)
+        grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        if is_wide:
+            grid.add_column(min_width=_FIGURE, max_width=_FIGURE, no_wrap=True, overflow="ellipsis")
+        for claim in self.claims:
+            head = view.headline(claim)
+            row = (_mark(claim), Text(plain(claim.sentence)), Text(f"{head.quantity} {head.value}".strip()))
+            grid.add_row(*(row if is_wide else row[:2]))
+        for name, state in self.pending:
+            grid.add_row(Text(plain(state), style="dim"), Text(plain(name), style="dim"))
+        yield grid
+
+
 def scorecard(record: Record) -> RenderableType:
     """The scorecard of a record with its head line."""
     about = view.about(record)
     facts = _Flow([Text(f"{name} {text}", style="dim") for name, text in about.facts])
     return Group(Text(about.title, style="bold"), facts, Text(), Scorecard(record.claims), Text(), Text(about.tally))
+
+
+def stories(record: Record) -> RenderableType | None:
+    """What happened step by step in the claims that act something out; None when none does."""
+    told = [claim for claim in record.claims if claim.story]
+    if not told:
+        return None
+    return Group(
+        *(part for claim in told for part in (Text(plain(claim.sentence), style="bold", overflow="fold"), _steps(claim.story), Text()))
+    )
+
+
+def _steps(story: Sequence[Event]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(justify="right", width=3)
+    grid.add_column(ratio=1, overflow="fold")
+    for number, event in enumerate(story, start=1):
+        state = show.passed(event.passed)
+        line = Text.assemble((plain(event.actor), "bold"), f": {plain(event.action)} ", ("→ ", "dim"), plain(event.outcome))
+        grid.add_row(f"{number}.", Text.assemble(line, "  ", (state, "bold")) if state else line)
+    return grid
 
 
 def scorecard_text(record: Record, *, width: int = 80, encoding: str = "utf-8") -> str:

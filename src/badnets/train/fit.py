@@ -32,6 +32,18 @@ class Checkpoint(Protocol):
     def load(self) -> bytes | None: ...
 
 
+class Objective(Protocol):
+    """What a training minimises where that is not the cross-entropy of labels; what stands in for labels is its own business."""
+
+    def loss(self, network: Network, x_NCHW: Tensor, y_N: Tensor) -> Tensor:
+        """The mean over a batch."""
+        ...
+
+    def constant_loss(self, y_N: Tensor) -> float:
+        """The loss of the best answer that ignores the images."""
+        ...
+
+
 class Interrupted(Exception):  # noqa: N818 (an event, as KeyboardInterrupt is, not an error)
     """`should_stop` said so; with a checkpoint, the same call continues to the same bits."""
 
@@ -74,14 +86,36 @@ class FitReport:
     choices: tuple[str, ...]
 
 
-def fit(network: Network, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, *, seed: int, watch: Watch | None = None) -> FitReport:
+def fit(
+    network: Network,
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    recipe: Recipe,
+    *,
+    seed: int,
+    watch: Watch | None = None,
+    objective: Objective | None = None,
+) -> FitReport:
     """Trains `network` in place on uint8 images and labels (int64, or soft float NK); it is in evaluation mode afterwards.
+
+    Parameters that want no gradient stay as they are, and so do the statistics of batch norms that have only such parameters.
 
     The batch order and the augmentation depend on (seed, epoch, number of images) only, never on the labels. A loss that is not
     finite ends the training at that epoch's end and is reported, not raised.
     """
     _check(network, x_NCHW, y_N)
-    return _Fit(network, x_NCHW, y_N, recipe, seed, watch or Watch()).run()
+    if objective is None:
+        _check_labels(network, y_N)
+    return _Fit(network, x_NCHW, y_N, recipe, seed, watch or Watch(), objective).run()
+
+
+def _to_training(network: Network) -> None:
+    """Training mode; but modules whose own parameters are all frozen stay as in use: a frozen batch norm would go on counting."""
+    network.train()
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(p.requires_grad for p in own):
+            module.training = False
 
 
 def _check(network: Network, x_NCHW: Tensor, y_N: Tensor) -> None:
@@ -89,6 +123,9 @@ def _check(network: Network, x_NCHW: Tensor, y_N: Tensor) -> None:
         raise UsageError("E-IMAGES", f"expected uint8 images {network.shape}, got {x_NCHW.dtype} {tuple(x_NCHW.shape[1:])}.")
     if len(x_NCHW) != len(y_N) or len(x_NCHW) < 2:
         raise UsageError("E-IMAGES", f"expected at least two images and as many labels, got {len(x_NCHW)} and {len(y_N)}.")
+
+
+def _check_labels(network: Network, y_N: Tensor) -> None:
     hard = y_N.ndim == 1 and y_N.dtype == torch.int64 and int(y_N.min()) >= 0 and int(y_N.max()) < network.num_classes
     if not hard and not (y_N.is_floating_point() and tuple(y_N.shape[1:]) == (network.num_classes,)):
         raise UsageError("E-LABELS", f"expected int64 labels in 0..{network.num_classes - 1}, got {y_N.dtype} {tuple(y_N.shape)}.")
@@ -97,8 +134,10 @@ def _check(network: Network, x_NCHW: Tensor, y_N: Tensor) -> None:
 class _Fit:
     """The state of one call of `fit`."""
 
-    def __init__(self, network: Network, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, seed: int, watch: Watch) -> None:
-        self.network, self.recipe, self.seed, self.watch = network, recipe, seed, watch
+    def __init__(
+        self, network: Network, x_NCHW: Tensor, y_N: Tensor, recipe: Recipe, seed: int, watch: Watch, objective: Objective | None = None
+    ) -> None:
+        self.network, self.recipe, self.seed, self.watch, self.objective = network, recipe, seed, watch, objective
         device = network.device
         self.x_NCHW, self.y_N = x_NCHW.to(device), y_N.to(device)
         # Every batch has batch_size images or one more share of the remainder, so none is too small for batch norm.
@@ -113,7 +152,7 @@ class _Fit:
     def run(self) -> FitReport:
         self._resume()
         first, start, diverged_step = self.step, time.perf_counter(), None
-        self.network.train()
+        _to_training(self.network)
         try:
             while self.step < self.total and diverged_step is None:
                 self._epoch(self.step // self.per_epoch)
@@ -143,9 +182,13 @@ class _Fit:
         return slice(index * num // self.per_epoch, (index + 1) * num // self.per_epoch)
 
     def _train_step(self, step: int, x_NCHW: Tensor, y_N: Tensor) -> None:
-        with autocast(self.network.device, self.precision.value):
-            logits_NK = self.network(x_NCHW)
-        loss = cross_entropy(logits_NK.float(), y_N, label_smoothing=self.recipe.label_smoothing)
+        if self.objective is not None:
+            with autocast(self.network.device, self.precision.value):
+                loss = self.objective.loss(self.network, x_NCHW, y_N)
+        else:
+            with autocast(self.network.device, self.precision.value):
+                logits_NK = self.network(x_NCHW)
+            loss = cross_entropy(logits_NK.float(), y_N, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step(lr_factor(step, self.total, self.recipe))
@@ -193,6 +236,8 @@ class _Fit:
         )
 
     def _constant_loss(self) -> float:
+        if self.objective is not None:
+            return self.objective.constant_loss(self.y_N)
         num_classes = self.network.num_classes
         share_K = torch.bincount(self.y_N, minlength=num_classes) / len(self.y_N) if self.y_N.ndim == 1 else self.y_N.mean(dim=0)
         smooth_K = (1 - self.recipe.label_smoothing) * share_K.double() + self.recipe.label_smoothing / num_classes

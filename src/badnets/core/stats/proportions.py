@@ -111,13 +111,20 @@ def paired_bounds(both: Any, only_a: Any, only_b: Any, n: Any, z: float) -> tupl
     import numpy as np
 
     both, only_a, only_b = (np.asarray(count, dtype=np.float64) for count in (both, only_a, only_b))
+    return _square_and_add((both + only_a, n), (both + only_b, n), paired_correlation(both, only_a, only_b, n), z)
+
+
+def paired_correlation(both: Any, only_a: Any, only_b: Any, n: Any) -> np.ndarray:
+    """Correlation of two outcomes of the same images as Newcombe takes it, on arrays of (possibly fractional) counts."""
+    import numpy as np
+
+    both, only_a, only_b = (np.asarray(count, dtype=np.float64) for count in (both, only_a, only_b))
     neither = np.maximum(n - both - only_a - only_b, 0.0)
     product = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
     excess = both * neither - only_a * only_b
     # Newcombe's continuity correction: a positive correlation narrows the interval, so it is not taken at its word.
     excess = np.where(excess > 0, np.maximum(excess - n / 2, 0.0), excess)
-    correlation = np.where(product > 0, excess / np.sqrt(np.where(product > 0, product, 1.0)), 0.0)
-    return _square_and_add((both + only_a, n), (both + only_b, n), correlation, z)
+    return np.where(product > 0, excess / np.sqrt(np.where(product > 0, product, 1.0)), 0.0)
 
 
 def _square_and_add(a: tuple[Any, Any], b: tuple[Any, Any], correlation: Any, z: float) -> tuple[np.ndarray, np.ndarray]:

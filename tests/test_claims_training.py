@@ -162,9 +162,9 @@ WEAK = wire(strength=8.5)
 
 class TestRelearning:
     def test_what_was_only_hidden_comes_back_and_the_twin_does_not_learn_it(self):
-        found = decide(PersistsUnderTraining, lambda attack, seed: WEAK if attack else twin())
+        found = decide(PersistsUnderTraining, lambda attack, seed: WEAK if attack else twin(), effort="standard")
         again = {c.condition["poisoned images"]: c.estimate.value for c in of(found, RELEARNED, start=STARTS[AGAIN])}
-        assert again.keys() == {0, 2, 8}
+        assert again.keys() >= {0, 2, 8}
         assert again[0] < 0.1
         assert again[8] > 0.9
         assert {c.estimate.value for c in of(found, RELEARNED, start=NEVER)} == {0.0}
@@ -198,7 +198,7 @@ class TestRelearning:
         asked = PersistsUnderTraining()._trainings(setting(DATA, effort=effort))
         assert len(asked) == trainings
         assert all(isinstance(q, Further) for q in asked.values())
-        assert {name for name, q in asked.items() if len(q.branches) > 1} == {AGAIN, PURIFYING}
+        assert {name for name, q in asked.items() if len(q.branches) > 1} == ({PURIFYING} if effort == "quick" else {AGAIN, PURIFYING})
         victims = [n.question for n in PersistsUnderTraining().needs(setting(DATA)) if n.attack and isinstance(n.question, Stressed)]
         assert [q.branches for q in victims] == [((),)]
 

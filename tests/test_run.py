@@ -209,11 +209,12 @@ def test_claims_are_decided_in_order_of_readiness(data, tmp_path):
     assert [c.name for c in record.claims] == ["trigger_reaches_target", "validation_cannot_tell"]
 
 
-def test_all_claims_run_in_the_tiny_world_with_real_nets(data, tmp_path):
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_all_claims_run_in_the_tiny_world_with_real_nets(part, data, tmp_path):
     from badnets.plans._plan import CLAIMS
 
     few = {"seeds": 1, "arms_seeds": 1, "population": 2, "recipe": tiny.plan().recipe.but(epochs=1)}
-    names = tuple(name for name in CLAIMS if name not in ("regardless_of_content",))
+    names = tuple(name for name in CLAIMS if name not in ("regardless_of_content",))[part::3]
     record = tiny.execute(tiny.plan(claims=names, **few), tmp_path, data, SerialEngine(tiny.real))
     assert [c.name for c in record.claims] == list(names)
     assert all(c.cells for c in record.claims)
@@ -287,7 +288,7 @@ def manifests(store):
     return sorted((store / "results").glob("*/*.json"))
 
 
-@pytest.mark.parametrize("kind", ["outcome", "weights.safetensors"])
+@pytest.mark.parametrize("kind", ["answer", "weights.safetensors"])
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
 def test_damaged_blob_is_recomputed(kind, how, finished, data, tmp_path):
     record = tiny.execute(tiny.plan(), tmp_path, data)
@@ -301,7 +302,7 @@ def test_damaged_blob_is_recomputed(kind, how, finished, data, tmp_path):
     (tmp_path / "records" / record.key[:2] / f"{record.key}.json").unlink()
     again = tiny.execute(tiny.plan(), tmp_path, data)
     assert tiny.essence(again) == tiny.essence(record)
-    if kind == "outcome":
+    if kind == "answer":
         assert blob.read_bytes() == content
 
 

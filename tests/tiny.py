@@ -154,8 +154,13 @@ def cli(*arguments):
 def essence(record):
     """A record without what may differ between two runs of the same thing."""
     plain = record if isinstance(record, dict) else json.loads(record.model_dump_json(by_alias=True))
-    plain = {name: value for name, value in plain.items() if name not in VOLATILE}
-    return plain | {"claims": [{k: v for k, v in claim.items() if k != "seconds"} for claim in plain["claims"]]}
+    return _lasting(plain)
+
+
+def _lasting(value):
+    if isinstance(value, dict):
+        return {name: _lasting(inner) for name, inner in value.items() if name not in VOLATILE}
+    return [_lasting(inner) for inner in value] if isinstance(value, list) else value
 
 
 def tree(folder: Path):

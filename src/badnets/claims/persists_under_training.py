@@ -52,8 +52,8 @@ class PersistsUnderTraining(Claim):
         more = {"new data, as many steps": again.but(images=Images(), same_steps=True)}
         more |= {"with weight decay": again.but(decay=10), "with augmentation": again.but(shift=2)}
         trainings = dict(setting.by_effort(tuple(some.items()), (*some.items(), *more.items())))
-        relearning = ((), *self._relearning(setting).values())
-        return {name: q.but(branches=relearning) if name in STARTS else q for name, q in trainings.items()}
+        relearning, starts = ((), *self._relearning(setting).values()), setting.by_effort((PURIFYING,), tuple(STARTS))
+        return {name: q.but(branches=relearning) if name in starts else q for name, q in trainings.items()}
 
     def _probes(self, setting: Setting) -> tuple:
         (limit,) = setting.by_effort((1000,), (2000,))

@@ -52,7 +52,7 @@ class SurvivesCompression(Claim):
 
     def needs(self, setting: Setting) -> list[Need]:
         questions = [self._question(setting, ways) for ways in families(setting, self.tuning)]
-        return [Need(arm, question, setting.seeds) for question in questions for arm in (setting.attack, None)]
+        return [Need(arm, question, setting.arms_seeds) for question in questions for arm in (setting.attack, None)]
 
     def _cells(self, bench: Bench) -> list[Cell]:
         setting = bench.setting
@@ -64,7 +64,7 @@ class SurvivesCompression(Claim):
         return [headline, *(cell for cell in cells if cell is not headline)]
 
     def _answered(self, bench: Bench, ways: list[Way]) -> list[tuple[Way, Seen]]:
-        question, seeds = self._question(bench.setting, ways), bench.setting.seeds
+        question, seeds = self._question(bench.setting, ways), bench.setting.arms_seeds
         victims, twins = ([question.read(a) for a in bench.answers(Need(arm, question, seeds))] for arm in (bench.setting.attack, None))
         return [(way, Seen([v[i] for v in victims], [t[i] for t in twins])) for i, way in enumerate(ways)]
 

@@ -86,10 +86,10 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
 
 def world_of(trial: Trial, data: ImageSet, other: ImageSet | None) -> World:
     """What questions about the net of a trial may use."""
-    mean, std = normalisation(data.train.x_NCHW)
 
     def fresh(seed: int, smaller: bool) -> Network:
         net = net_of(trial)
+        mean, std = normalisation(data.train.x_NCHW)
         chosen = net.smaller() if smaller else net
         return chosen.build(data.shape, data.num_classes, seed=seed, mean=mean, std=std).to(torch.device(trial.device))
 

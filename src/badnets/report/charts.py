@@ -22,7 +22,7 @@ from badnets.report._map import map_drawing
 __all__ = ["CONTROL", "GRID", "HEAT", "INK", "MARGIN", "MUTED", "PALETTE", "SHAPES", "Drawing", "Key", "drawings"]
 
 _ROW = 34
-_TICKS = ",.6~g"
+_TICKS = ",.4~r"
 _CONTROL_KEY = "\x00control"
 
 
@@ -268,15 +268,18 @@ def _dots(plot: _Plot, title: str) -> dict[str, Any]:
     names = list(dict.fromkeys(row["x"] for row in plot.rows))
     groups = list(dict.fromkeys(row["g"] for row in plot.rows))
     above = max(map(len, names)) > 14
-    # Long names stand on a line of their own above their dots, so that they fit a phone.
-    labels = {"labelAlign": "left", "labelBaseline": "bottom", "labelPadding": 0, "labelOffset": -8, "labelLimit": 300} if above else {}
+    row = _ROW + (12 if above else 0) + 12 * (len(groups) - 1)
+    # Long names stand on a line of their own above their dots (with several groups: above the band of them), so that they fit a phone.
+    offset_px = -8 if len(groups) == 1 else -(row // 4 + 4)
+    labels = (
+        {"labelAlign": "left", "labelBaseline": "bottom", "labelPadding": 0, "labelOffset": offset_px, "labelLimit": 300} if above else {}
+    )
     axis = {"title": None, "domain": False, "ticks": False, "grid": True, "labelColor": INK, **labels}
     spacing = {"scale": {"paddingInner": 0.5, "paddingOuter": 0.3}} if len(groups) > 1 else {}
     y = {"field": "x", "type": "nominal", "sort": names, "axis": axis, **spacing}
     offset = {"yOffset": {"field": "g", "type": "nominal", "sort": groups}} if len(groups) > 1 else {}
     x = {"field": "v", "type": "quantitative", "scale": _value_scale(plot), "axis": {"title": title, "format": _TICKS, "grid": True}}
     interval = {"x": {**x, "field": "lo"}, "x2": {"field": "hi"}, "y": y, "color": _colour(plot), **offset}
-    row = _ROW + (12 if above else 0) + 12 * (len(groups) - 1)
     return {
         "height": row * len(names) + 12,
         "layer": [

@@ -16,6 +16,7 @@ from badnets.core import hardware, registry
 from badnets.core.config import canonical
 from badnets.core.errors import UsageError
 from badnets.core.store import Store
+from badnets.core.tensors import pack, unpack
 from badnets.measure.outcome import Outcome
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
@@ -70,6 +71,11 @@ class TestTravel:
         trial = Trial(data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
         away = Stressed(steps=(Dose(stressor=Identity(), images=Images(source="other")),), probes=(CLEAN,))
         assert [trial.question_key(q, "a") == trial.question_key(q, "b") for q in (CLEAN, NULL, away)] == [True, True, False]
+
+    def test_an_answer_is_read_in_the_same_order_every_time(self):
+        answer = {f"{i * 7919 % 101}.name": np.array(i) for i in range(60)}
+        for _ in range(3):
+            assert list(unpack(pack(answer))[0]) == sorted(answer)
 
 
 class TestStressed:

@@ -62,7 +62,7 @@ def study_digest(package: Path = _PACKAGE) -> str:
 @cache
 def package_digest(package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide what a Record says: those, and statistics, claims and plans."""
-    return _digest(package, (*_DECIDE, *_STUDY, "core/stats", "claims", "plans"))
+    return _digest(package, (*_DECIDE, *_STUDY, "core/stats", "core/tensors.py", "claims", "plans"))
 
 
 def _digest(package: Path, parts: tuple[str, ...]) -> str:

@@ -32,7 +32,7 @@ def pack(arrays: dict[str, np.ndarray], metadata: dict[str, str] | None = None) 
 
 
 def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the metadata of `pack`."""
+    """The arrays of `pack`, sorted by name, and the metadata."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -40,7 +40,8 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         arrays = load(data)
     except SafetensorError as error:
         raise RefusedError("E-TENSORS", f"expected a safetensors file, got {len(data)} bytes that are none: {error}.") from error
-    return arrays, _split(data)[0].get("__metadata__", {})
+    # The library hands them out in the order of a randomly seeded hash map; who reads them in turn would differ from run to run.
+    return dict(sorted(arrays.items())), _split(data)[0].get("__metadata__", {})
 
 
 def _split(data: bytes) -> tuple[dict, bytes]:

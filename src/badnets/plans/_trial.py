@@ -23,6 +23,11 @@ def _torch() -> str:
     return versions()["torch"]
 
 
+@cache
+def _onnxruntime() -> str:
+    return versions()["onnxruntime"]
+
+
 class Trial(Config):
     """A victim (or, without an attack, a twin) before it is trained. `net` is an entry of nets with its fields, kept as plain values
     so that the main process need not import torch; the worker validates it."""
@@ -42,7 +47,7 @@ class Trial(Config):
         """Key of the answer to one question about the net of this trial."""
         other = other_sha256 if question.wants_other else None
         # Probes are part of the code that the trial's key covers; what is done to a net afterwards must not cost its training.
-        code = None if isinstance(question, Probe) else (study_digest(), versions()["onnxruntime"])
+        code = None if isinstance(question, Probe) else (study_digest(), _onnxruntime())
         return key_of({"trial": self.key(), "question": question.model_dump(mode="json"), "other": other, "code": code})
 
 

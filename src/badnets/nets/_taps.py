@@ -58,6 +58,18 @@ def record(network: nn.Module, names: Iterable[str], x_NCHW: Tensor) -> dict[str
     return seen
 
 
+@contextmanager
+def overheard(network: nn.Module, reader: nn.Module) -> Generator[list[Tensor]]:
+    """Within the context, every forward pass appends what `reader`, a module of the net, was given to the list, with its gradient."""
+    assert any(module is reader for module in network.modules()), "the reader is no module of this net"
+    heard: list[Tensor] = []
+    handle = reader.register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
+    try:
+        yield heard
+    finally:
+        handle.remove()
+
+
 class Swap(NamedTuple):
     """What a layer's units are replaced by: where `mask_C` is True, `value` (its units on axis 1, broadcast against the layer's output).
 
@@ -222,7 +234,7 @@ def gradients(
         with _hooked(network, {name: keep(name) for name in names}):
             total = score(network(pixels))
         found = torch.autograd.grad(total, [*seen.values(), pixels])
-    moved = {name: grad.movedim(_axis(_layer(network, name)), 1) for name, grad in zip(seen, found, strict=False)}
+    moved = {name: grad.movedim(_axis(_layer(network, name)), 1) for name, grad in zip(seen, found[:-1], strict=True)}
     return {name: t.detach().movedim(_axis(_layer(network, name)), 1) for name, t in seen.items()}, moved, found[-1]
 
 

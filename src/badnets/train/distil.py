@@ -23,6 +23,7 @@ from badnets.core.device import choose_precision
 from badnets.core.errors import UsageError
 from badnets.core.rng import stream_seed
 from badnets.nets._base import Network, autocast
+from badnets.nets._taps import overheard
 from badnets.train.fit import FitReport, fit
 from badnets.train.recipe import Recipe
 
@@ -55,7 +56,7 @@ def answers(teacher: Network, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     training = teacher.training
     teacher.eval()
     try:
-        with torch.no_grad(), autocast(teacher.device, choose_precision(teacher.device).value), _overheard(teacher) as heard:
+        with torch.no_grad(), autocast(teacher.device, choose_precision(teacher.device).value), overheard(teacher, head(teacher)) as heard:
             for part in x_NCHW.split(TOLD_AT_ONCE):
                 logits.append(teacher(part.to(teacher.device)).float())
                 features.append(heard.pop().float())
@@ -70,17 +71,6 @@ def head(network: Network) -> nn.Linear:
     if not linear:
         raise UsageError("E-HEAD", "expected a net with a linear head, got one without.", hint="Distil it before it is quantised.")
     return linear[-1]
-
-
-@contextmanager
-def _overheard(network: Network) -> Generator[list[Tensor]]:
-    """Within the context, every forward pass appends what the head read to the list, with its gradient."""
-    heard: list[Tensor] = []
-    handle = head(network).register_forward_pre_hook(lambda module, inputs: heard.append(inputs[0]))
-    try:
-        yield heard
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,7 @@ def _mapped(student: Network, answers_NF: Tensor, seed: int) -> Generator[_Featu
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(stream_seed(seed, "distil", "map"))
             bridge = nn.Linear(own, wanted).to(student.device)
-    with _overheard(student) as heard:
+    with overheard(student, head(student)) as heard:
         # A child of the student, so that the one optimiser of the training finds its weights.
         student.add_module("bridge", bridge)
         try:

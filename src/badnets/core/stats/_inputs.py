@@ -68,6 +68,21 @@ def per_seed(hit_SN: Hits) -> list[np.ndarray]:
     return [outcomes(hit_N) for hit_N in hit_SN]
 
 
+def paired(hit_a_SN: Hits, hit_b_SN: Hits) -> list[tuple[np.ndarray, np.ndarray]]:
+    """One pair of boolean arrays a seed, of the same images; seeds without images are left out."""
+    all_a, all_b = per_seed(hit_a_SN), per_seed(hit_b_SN)
+    if [len(a) for a in all_a] != [len(b) for b in all_b]:
+        raise ValueError(f"expected the same images for both, got {[len(a) for a in all_a]} and {[len(b) for b in all_b]}")
+    return [(a, b) for a, b in zip(all_a, all_b, strict=True) if len(a)]
+
+
+def pair_shares(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Shares of images that hit in both, only in a, only in b (first axis), a seed (last axis)."""
+    import numpy as np
+
+    return np.array([[(a & b).mean(), (a & ~b).mean(), (b & ~a).mean()] for a, b in pairs]).T
+
+
 def aligned(seeds: Sequence[np.ndarray]) -> np.ndarray | None:
     """The S x N matrix when all seeds have the same number of images, else None."""
     import numpy as np

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from badnets.core.stats._inputs import aligned, checked_level, per_seed, unknown, z_of
+from badnets.core.stats._inputs import aligned, checked_level, pair_shares, paired, unknown, z_of
 from badnets.core.stats.proportions import paired_correlation, wilson_bounds
 from badnets.core.stats.seeds import MIN_SEEDS, image_variance, spread_bounds
 from badnets.core.types import Estimate
@@ -36,17 +36,12 @@ def ratio_over_seeds(hit_a_SN: Hits, hit_b_SN: Hits, *, level: float = 0.95) -> 
     least MOVER over one seed's images. Liberal like `rate_over_seeds` with few, skewed seeds (0.6 when a rare seed fails far below).
     Pairs without images are left out; with fewer than three seeds it is MOVER alone, "images only".
     """
-    import numpy as np
-
-    all_a, all_b = per_seed(hit_a_SN), per_seed(hit_b_SN)
-    if [len(a) for a in all_a] != [len(b) for b in all_b]:
-        raise ValueError(f"expected the same images for both, got {[len(a) for a in all_a]} and {[len(b) for b in all_b]}")
-    pairs = [(a, b) for a, b in zip(all_a, all_b, strict=True) if len(a)]
+    pairs = paired(hit_a_SN, hit_b_SN)
     checked_level(level)
     if not pairs:
         return unknown("ratio over seeds")
     n, num = min(len(a) for a, _ in pairs), len(pairs)
-    shares_3S = np.array([[(a & b).mean(), (a & ~b).mean(), (b & ~a).mean()] for a, b in pairs]).T
+    shares_3S = pair_shares(pairs)
     if why := _meaningless(shares_3S, n):
         return unknown(why, num_seeds=num, n=n)
     both, only_a, only_b = (float(share) for share in shares_3S.mean(-1))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from badnets.core.stats._inputs import aligned, checked_level, finite, per_seed, t_of, unknown, z_of
+from badnets.core.stats._inputs import aligned, checked_level, finite, pair_shares, paired, per_seed, t_of, unknown, z_of
 from badnets.core.stats.proportions import paired_bounds, wilson_bounds
 from badnets.core.types import Estimate
 
@@ -120,15 +120,12 @@ def difference_over_seeds(hit_a_SN: Hits, hit_b_SN: Hits, *, level: float = 0.95
     """
     import numpy as np
 
-    all_a, all_b = per_seed(hit_a_SN), per_seed(hit_b_SN)
-    if [len(a) for a in all_a] != [len(b) for b in all_b]:
-        raise ValueError(f"expected the same images for both, got {[len(a) for a in all_a]} and {[len(b) for b in all_b]}")
-    pairs = [(a, b) for a, b in zip(all_a, all_b, strict=True) if len(a)]
+    pairs = paired(hit_a_SN, hit_b_SN)
     checked_level(level)
     if not pairs:
         return unknown("t over seeds")
     x_SN = aligned([a.astype(np.int8) - b.astype(np.int8) for a, b in pairs])
-    shares_3S = np.array([[(a & b).mean(), (a & ~b).mean(), (b & ~a).mean()] for a, b in pairs]).T
+    shares_3S = pair_shares(pairs)
     n, value = min(len(a) for a, _ in pairs), float((shares_3S[1] - shares_3S[2]).mean())
     if len(pairs) < MIN_SEEDS:
         low, high = paired_bounds(*(shares_3S.mean(-1) * n), n, z_of(level))

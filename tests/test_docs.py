@@ -87,7 +87,9 @@ def test_the_word_filter_can_fail():
     assert not FORBIDDEN.search("https://example.org/home of the issue")
 
 
-@pytest.mark.parametrize("catalogue", ["claims", "triggers", "attacks", "nets", "datasets", "plans", "stressors", "neurons"])
+@pytest.mark.parametrize(
+    "catalogue", ["claims", "triggers", "attacks", "nets", "datasets", "plans", "stressors", "neurons", "detectors", "repairs"]
+)
 def test_every_entry_is_in_the_docs(catalogue):
     text = "\n".join(page.read_text(encoding="utf-8") for page in DOCS)
     missing = [name for name in registry.names(catalogue) if f"`{name}`" not in text and f"{name}.md" not in text]
@@ -198,6 +200,11 @@ def same(a, b):
     return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
 assert same(noisy(0.0).parameters(), before) and not same(noisy(0.1).parameters(), before) and same(net.parameters(), before)
 assert same(noisy(0.1).parameters(), noisy(0.1).parameters()) and not same(noisy(0.1).parameters(), noisy(0.1, seed=1).parameters())
+from badnets.core.suspect import Suspect
+with torch.no_grad():
+    net.body[-1].bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+found = registry.parse("detectors", "sure_of_noise").scan(Suspect(net, (1, 12, 12), 3), rng=np.random.default_rng(0))
+assert found.target == 1 and found.score > 0.9 and found.images == 256
 entries = ("triggers", "stripe"), ("attacks", "shifted"), ("stressors", "weight_noise"), ("claims", "victim_is_sure")
 print("fine", *(registry.describe(*e)[:5] for e in entries))
 """
@@ -206,7 +213,7 @@ print("fine", *(registry.describe(*e)[:5] for e in entries))
 def test_the_files_of_the_how_to_pages_work(tmp_path):
     package = tmp_path / "badnets"
     shutil.copytree(ROOT / "src" / "badnets", package, ignore=shutil.ignore_patterns("_data", "assets", "__pycache__"))
-    for page in ("add-a-trigger", "add-an-attack", "add-a-stressor", "add-a-claim"):
+    for page in ("add-a-trigger", "add-an-attack", "add-a-stressor", "add-a-detector", "add-a-claim"):
         (title, code), *_ = [block for block in blocks(ROOT / "docs" / f"{page}.md", "python") if block[0]]
         (package / title).write_text(code, encoding="utf-8")
     done = subprocess.run(

@@ -1,0 +1,6 @@
+"""Conformance tests use the wired victims of the folder above."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))

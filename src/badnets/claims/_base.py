@@ -49,11 +49,12 @@ class Setting(Config):
 
 
 class Need(NamedTuple):
-    """Answers to one question about `seeds` nets planted with `attack` (None: twins)."""
+    """Answers to one question about `seeds` nets planted with `attack` (None: twins), from seed `first` on."""
 
     attack: Attack | None
     question: Question
     seeds: int
+    first: int = 0
 
 
 class Bench(Protocol):

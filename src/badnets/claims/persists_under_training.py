@@ -11,22 +11,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from badnets.claims._arms import CLEAN, goals, triggered
 from badnets.claims._base import Bench, Claim, Need, Setting
 from badnets.claims._further import Further
+from badnets.claims._relearning import relearning
 from badnets.claims._stages import asr_cell, gap_cell, kept_cell, loss_cell, stages
 from badnets.claims._stress import Dose, Images, Stressed
 from badnets.core.types import Cell, Chart
-from badnets.stressors.fine_tuning import FineTuning
 
 AGAIN, PURIFYING, NEVER = "same data again", "with weight decay and augmentation", "clean net (twin)"
 STARTS = {AGAIN: "victim trained again", PURIFYING: "purified victim"}
 RELEARNED, REMEMBERED = "ASR after relearning", "ASR of the purified victim less its twin's"
-RELEARNING = FineTuning(lr=0.01, epochs=5, batch_size=32)
-RELEARNING_IMAGES = 1000
-"""Few enough that two poisoned images are not lost among them, on a large data set either."""
 
 
 class PersistsUnderTraining(Claim):
@@ -60,13 +55,9 @@ class PersistsUnderTraining(Claim):
         return tuple(probe.but(limit=limit) for probe in (CLEAN, triggered(setting.attack)))
 
     def _relearning(self, setting: Setting) -> dict[int, tuple[Dose, ...]]:
-        """By number of poisoned images; 0 is the null. At most half of what the clean images should hold of the attacked classes."""
-        share = min(0.10, RELEARNING_IMAGES / setting.num_train)
-        goal_K, counts_K = goals(setting, setting.attack), np.array(setting.train_counts)
-        most = share * counts_K[(goal_K >= 0) & (goal_K != np.arange(len(goal_K)))].sum() / 2
+        """By number of poisoned images; 0 is the null."""
         counts = setting.by_effort((0, 2, 8, 32), (0, 2, 4, 8, 16, 32))
-        images = {n: Images(share=share, attack=setting.attack if n else None, count=n or None) for n in counts if n <= most}
-        return {n: (Dose(stressor=RELEARNING, images=some),) for n, some in images.items()}
+        return {n: (dose,) for n, dose in relearning(setting, setting.attack, counts).items()}
 
     def _untrained(self, setting: Setting, *, relearns: bool) -> Stressed:
         """The net as it is, and the same net relearning."""

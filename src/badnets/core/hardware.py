@@ -20,8 +20,9 @@ from badnets.core.types import Scalar
 _PACKAGE = Path(__file__).resolve().parent.parent
 _DECIDE = ("core/rng.py", "datasets", "nets", "triggers", "attacks", "train", "measure", "plans/_work.py")
 _STUDY = ("stressors", "neurons", "claims/_stress.py", "claims/_further.py", "claims/_transfer.py", "claims/_handover.py")
-_DEFEND = ("train/inversion.py",)
+_APART = ("train/inversion.py",)
 """Lives among those and decides nothing of them: defenders use it on nets that are trained."""
+_DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "claims/_scanned.py", "claims/_mended.py")
 _NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
 
 
@@ -62,9 +63,15 @@ def study_digest(package: Path = _PACKAGE) -> str:
 
 
 @cache
+def defence_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide what detectors say and what repairs leave."""
+    return _digest(package, _DEFENCE)
+
+
+@cache
 def package_digest(package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide what a Record says: those, and statistics, claims and plans."""
-    return _digest(package, (*_DECIDE, *_STUDY, "core/stats", "core/tensors.py", "claims", "plans"))
+    return _digest(package, (*_DECIDE, *_STUDY, *_DEFENCE, "core/stats", "core/tensors.py", "claims", "plans"))
 
 
 def _digest(package: Path, parts: tuple[str, ...]) -> str:
@@ -74,7 +81,7 @@ def _digest(package: Path, parts: tuple[str, ...]) -> str:
         place = package / part
         sources = [place] if place.is_file() else sorted(place.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
         for source in sources:
-            if source.relative_to(package).as_posix() in _DEFEND:
+            if source.relative_to(package).as_posix() in _APART and part not in _APART:
                 continue
             content = source.read_bytes().replace(b"\r\n", b"\n")
             digest.update(f"{source.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)

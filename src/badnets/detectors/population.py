@@ -109,5 +109,11 @@ def fit(values_PT: np.ndarray, planted_P: np.ndarray, *, ridge: float) -> tuple[
     return centre_T, scale_T, regression.coef_[0], float(regression.intercept_[0])
 
 
+def log_odds(values_PT: np.ndarray, learned: tuple[np.ndarray, np.ndarray, np.ndarray, float]) -> np.ndarray:
+    """What `fit` learned says of nets with these traits."""
+    centre_T, scale_T, weight_T, bias = learned
+    return _standard(values_PT, centre_T, scale_T) @ weight_T + bias
+
+
 def _standard(values: np.ndarray, centre_T: np.ndarray, scale_T: np.ndarray) -> np.ndarray:
     return np.clip((values - centre_T) / scale_T, -FARTHEST, FARTHEST)

@@ -55,7 +55,7 @@ class StoreBench:
     def want(self, need: Need, *, early: bool = False) -> list[tuple[str, str]]:
         """Note a need; returns its (trial key, question name) pairs, one per seed."""
         pairs = []
-        for seed in range(need.seeds):
+        for seed in range(need.first, need.first + need.seeds):
             task = self._task(need.attack, seed)
             name = question_name(need.question)
             task.questions.setdefault(name, need.question)
@@ -170,7 +170,7 @@ def early_needs(claims: Sequence[Claim], setting: Setting) -> list[Need]:
     """Needs of the claims that look at nothing but the run's own victims and twins, seed by seed: these are decided first."""
     own = (None, setting.attack)
     needs = [list(claim.needs(setting)) for claim in claims if not claim.obstacle(setting)]
-    quick = [need for group in needs for need in group if all(n.attack in own for n in group)]
+    quick = [need for group in needs for need in group if all(n.attack in own for n in group) and need.first == 0]
     return [n._replace(seeds=seed + 1) for seed in range(setting.seeds) for n in quick if n.seeds > seed]
 
 
@@ -178,5 +178,5 @@ def later_needs(claims: Sequence[Claim], setting: Setting) -> list[Need]:
     """Needs of all claims; those on the run's own victims and twins up to the common number of seeds first."""
     needs = [need for claim in claims if not claim.obstacle(setting) for need in claim.needs(setting)]
     own = [n for n in needs if n.attack in (None, setting.attack)]
-    first = [n._replace(seeds=min(n.seeds, setting.seeds)) for n in own]
+    first = [n._replace(seeds=min(n.seeds, setting.seeds)) for n in own if n.first == 0]
     return [*first, *(n for n in needs if n.attack not in (None, setting.attack)), *own]

@@ -25,8 +25,10 @@ CLAIMS = (
     "regardless_of_content",
     "persists_under_training",
     "transfers_by_distillation",
+    "hard_to_remove_blind",
     "supply_chain",
     "outsourced_training",
+    "undetectable",
 )
 
 

@@ -19,7 +19,12 @@ _HOMES = {
     "transferred": "badnets.claims._transfer:Transferred",
     "handover": "badnets.claims._handover:Handover",
     "audit": "badnets.claims._handover:Audit",
+    "scanned": "badnets.claims._scanned:Scanned",
+    "traits": "badnets.claims._scanned:Traits",
+    "mended": "badnets.claims._mended:Mended",
 }
+DEFENCE = frozenset({"scanned", "traits", "mended"})
+"""Kinds whose answers depend on the sources of detectors and repairs as well."""
 
 
 def parse(value: object) -> Question:

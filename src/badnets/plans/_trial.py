@@ -7,11 +7,11 @@ from typing import Any
 
 from badnets.attacks._base import AnyAttack
 from badnets.core.config import Config, key_of
-from badnets.core.hardware import code_digest, study_digest, versions
+from badnets.core.hardware import code_digest, defence_digest, study_digest, versions
 from badnets.datasets._base import AnyDataset
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
-from badnets.plans._questions import AnyQuestion
+from badnets.plans._questions import DEFENCE, AnyQuestion
 from badnets.train.recipe import Recipe
 
 NUM_THREADS = 1
@@ -26,6 +26,11 @@ def _torch() -> str:
 @cache
 def _onnxruntime() -> str:
     return versions()["onnxruntime"]
+
+
+@cache
+def _sklearn() -> str:
+    return versions()["scikit-learn"]
 
 
 class Trial(Config):
@@ -48,6 +53,8 @@ class Trial(Config):
         other = other_sha256 if question.wants_other else None
         # Probes are part of the code that the trial's key covers; what is done to a net afterwards must not cost its training.
         code = None if isinstance(question, Probe) else (study_digest(), _onnxruntime())
+        if question.kind in DEFENCE:
+            code = (study_digest(), _onnxruntime(), defence_digest(), _sklearn())
         return key_of({"trial": self.key(), "question": question.model_dump(mode="json"), "other": other, "code": code})
 
 

@@ -14,6 +14,7 @@ import copy
 import io
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from badnets.core import files, registry
 from badnets.core.types import Evidence, Record
 from badnets.report import _format as show
 from badnets.report import _view as view
+from badnets.report._drawing import Pivot
 from badnets.report._escape import markdown as escaped
-from badnets.report.charts import CONTROL, INK, MARGIN, PALETTE, Drawing, Key, drawings
+from badnets.report.charts import CONTROL, INK, MARGIN, MUTED, PALETTE, Drawing, Key, drawings
 from badnets.report.markdown import scorecard_markdown
 from badnets.report.text import scorecard_text
 
@@ -32,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (\w+):begin(?: (\w+))? -->\n)(.*?)(<!-- \2:end -->)", re.DOTALL)
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 LEFT_OUT = ("p", "per seed", "method")
-WIDTH, LINE, PAD = 640, 20, 12
+WIDTH, LINE, PAD, LETTERS = 640, 20, 12, 88
 
 Records = Mapping[str, Record]
 Renderer = Callable[[dict[str, Any]], str]
@@ -178,20 +180,31 @@ def cells(claim: Evidence) -> str:
 
 
 def claim_figures(name: str, mine: Mapping[str, Evidence], folder: Path, render: Renderer) -> str:
-    """Writes the charts of a claim, one SVG each, removes those of earlier runs, and returns the Markdown that shows them."""
+    """Writes the charts of a claim, one SVG each, removes those of earlier runs, and returns the Markdown with them and the tables."""
     parts, written = [], set()
     for run, claim in mine.items():
-        drawn = [drawing for drawing in drawings(claim) if drawing.spec is not None]
+        drawn = [drawing for drawing in drawings(claim) if drawing.spec is not None or drawing.pivot is not None]
         for number, drawing in enumerate(drawn, start=1):
+            told = f"**{escaped(drawing.title)}** ({', '.join(filter(None, (f'run {escaped(run)}', escaped(drawing.scope))))})"
+            note = f"\n\n{escaped(drawing.note)}" if drawing.note else ""
+            if drawing.pivot is not None:
+                parts.append(pivot_table(drawing.pivot, told) + note)
+                continue
             path = folder / f"{name}-{run}-{number}.svg"
             keep(path, picture(drawing, render).encode())
             written.add(path)
-            told = f"**{escaped(drawing.title)}** ({', '.join(filter(None, (f'run {escaped(run)}', escaped(drawing.scope))))})"
-            note = f"\n\n{escaped(drawing.note)}" if drawing.note else ""
             parts.append(f"{told}\n\n![{escaped(drawing.summary)}](../assets/{path.name}){note}")
     for stale in set(folder.glob(f"{name}-*.svg")) - written:
         files.remove(stale)
     return "\n\n".join(parts) or "This claim has no chart."
+
+
+def pivot_table(pivot: Pivot, told: str) -> str:
+    """A table of figures under its title, folded away if it is so on the page."""
+    text = table([*map(escaped, pivot.columns)], [[escaped(name), *map(escaped, entries)] for name, entries in pivot.rows])
+    if not pivot.folded:
+        return f"{told}\n\n{text}"
+    return f'<details markdown="1">\n<summary>{told.replace("**", "")}</summary>\n\n{text}\n\n</details>'
 
 
 def vega(spec: dict[str, Any]) -> str:
@@ -211,8 +224,9 @@ def picture(drawing: Drawing, render: Renderer) -> str:
     assert spec is not None
     inner = render({**spec, "width": WIDTH})
     width, height = (float(re.search(rf'<svg[^>]*\b{side}="([\d.]+)"', inner)[1]) for side in ("width", "height"))  # ty: ignore
-    keys = "".join(legend_row(key, PAD + height + LINE * (i + 1)) for i, key in enumerate(drawing.legend))
-    total_width, total = round(width + 2 * PAD), round(height + 2 * PAD + LINE * len(drawing.legend) + 8)
+    lines = [line for key in drawing.legend for line in legend_lines(key)]
+    keys = "".join(f'<g transform="translate({PAD + 14} {PAD + height + LINE * i:g})">{line}</g>' for i, line in enumerate(lines, start=1))
+    total_width, total = round(width + 2 * PAD), round(height + 2 * PAD + LINE * len(lines) + 8)
     placed = inner[inner.index("<svg") :].replace("<svg", f'<svg x="{PAD}" y="{PAD}" overflow="visible"', 1)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{total_width}" height="{total}" viewBox="0 0 {total_width} {total}">'
@@ -221,8 +235,10 @@ def picture(drawing: Drawing, render: Renderer) -> str:
     )
 
 
-def legend_row(key: Key, y: float) -> str:
-    return f'<g transform="translate({PAD + 14} {y:g})">{mark(key)}<text x="16" y="4.5">{xml(key.label)}</text></g>'
+def legend_lines(key: Key) -> list[str]:
+    """One legend entry: its sign, and its text on as many lines as it takes."""
+    texts = [f'<text x="16" y="4.5">{xml(line)}</text>' for line in textwrap.wrap(key.label, LETTERS) or [""]]
+    return [mark(key) + texts[0], *texts[1:]]
 
 
 def mark(key: Key) -> str:
@@ -231,7 +247,7 @@ def mark(key: Key) -> str:
         return f'<path d="M-9 0H9" stroke="{MARGIN}" stroke-width="1.5" stroke-dasharray="6 4"/>'
     if key.shape == "ring":
         return f'<circle r="5" fill="none" stroke="{CONTROL}" stroke-width="1.8"/>'
-    if key.style == "map":
+    if key.style in ("map", "front"):
         return map_mark(key)
     paths = {
         "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0Z",
@@ -245,13 +261,18 @@ def mark(key: Key) -> str:
 
 
 def map_mark(key: Key) -> str:
-    """The same for a map: its colours, the line between its sides, the frame of an undecided cell."""
+    """The same for a map: its colours, its lines, the frame of an undecided cell; and for the front of a scatter chart."""
     if key.shape == "cells":
         wide = 21 / len(key.colors)
         rects = [f'<rect x="{wide * i - 12:g}" y="-6" width="{wide:g}" height="12" fill="{c}"/>' for i, c in enumerate(key.colors)]
         return "".join(rects)
     if key.shape == "edge":
         return f'<path d="M-12 0H9" stroke="{INK}" stroke-width="3.5"/>'
+    if key.shape == "upright":
+        dashes = '<path d="M-12 0H9" stroke="#ffffff" stroke-width="1.6" stroke-dasharray="5 5"/>'
+        return f'<path d="M-12 0H9" stroke="{key.colors[0]}" stroke-width="4"/>{dashes}'
+    if key.shape == "step":
+        return f'<path d="M-12-6V-1H-1V5H9" fill="none" stroke="{MUTED}" stroke-width="1.6" opacity="0.6"/>'
     if key.shape == "open":
         return f'<rect x="-9" y="-6" width="18" height="12" rx="2" fill="none" stroke="{INK}" stroke-width="1.6" stroke-dasharray="4 3"/>'
     return ""

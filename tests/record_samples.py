@@ -547,6 +547,125 @@ def stressed() -> Record:
     return sample().model_copy(update={"key": "7c1d" * 16, "claims": [survives_fine_tuning(), survives_compression(), supply_chain()]})
 
 
+DETECTORS = {
+    "neural_cleanse": (0.944, 0.61, 0.72, 0.05, 31.0, 61_300_000),
+    "mm_bd": (0.861, 0.33, 0.5, 0.02, 4.2, 58_100_000),
+    "channel_lipschitz": (0.502, 0.0, 0.06, 0.0, 0.004, None),
+    "strip": (0.733, 0.11, 0.28, 0.051, 1.9, 70_200_000),
+    "scale_up (prediction consistency under pixel amplification)": (0.997, 0.95, 0.991, 0.04, 0.8, 66_000_000),
+    "random_guess": (0.497, 0.01, 0.052, 0.049, 0.0001, None),
+}
+TABLE = ["AUROC", "TPR at 1 % FPR", "TPR at 5 % FPR", "FPR on twins"]
+
+
+def undetectable() -> Evidence:
+    """A table of detectors for two triggers: a figure unknown, one not measured; a map with an upright line."""
+    cells = []
+    for trigger, less in (("patch", 0.0), ("blend", 0.21)):
+        for name, (auroc, at_1, at_5, alarms, seconds, memory) in DETECTORS.items():
+            condition = {"trigger": trigger, "detector": name}
+            cost = {"seconds": seconds, "memory_bytes": memory}
+            for quantity, value in zip(TABLE, (auroc - less, max(0.0, at_1 - less), max(0.0, at_5 - less), alarms), strict=True):
+                if (trigger, name, quantity) == ("blend", "mm_bd", "TPR at 1 % FPR"):
+                    continue
+                if quantity == "FPR on twins" and trigger == "blend":
+                    continue
+                is_known = (trigger, name) != ("patch", "channel_lipschitz") or quantity == "AUROC"
+                mine = {"detector": name} if quantity == "FPR on twins" else condition
+                cells.append(
+                    Cell(
+                        condition=mine,
+                        quantity=quantity,
+                        unit="" if quantity == "AUROC" else "rate",
+                        estimate=estimate(value if is_known else None, 0.04, n=120, seeds=60),
+                        note="" if is_known else "too few clean nets to fix a threshold",
+                        **cost,
+                    )
+                )
+    for rate in RATES:
+        for size in (1, 2, 3, 5):
+            value = sigmoid(1.2 * math.log10(rate / 0.01) + size - 1.5)
+            condition = {"poison_rate": rate, "size": size}
+            best = estimate(value, 0.05, n=60, seeds=10)
+            cells.append(Cell(condition=condition, quantity="AUROC of the best detector", unit="", estimate=best))
+    table = Chart(title="What each detector sees", kind="table", quantities=TABLE, x="detector", note="Thresholds are fixed on clean nets.")
+    grid = Chart(
+        title="AUROC of the best detector",
+        kind="map",
+        quantities=["AUROC of the best detector"],
+        x="poison_rate",
+        y="size",
+        margin=0.9,
+        x_line=0.0556,
+        x_line_text="from here on half of the target class is poison",
+    )
+    return Evidence(
+        name="undetectable",
+        sentence="Not even detectors made for the purpose find the backdoor.",
+        verdict=Verdict.FAILS,
+        reason="Fails for trigger: patch, by scale_up.",
+        headline=0,
+        cells=cells,
+        charts=[table, grid],
+        control_name="guessing",
+        rule="AUROC of every detector below 0.9",
+        seconds=62.0,
+    )
+
+
+def hard_to_remove_blind() -> Evidence:
+    """Repairs by what they leave and what they cost, one of them without a figure."""
+    left = {
+        "identity": (0.0, 0.998),
+        "fine_tuning": (0.004, 0.91),
+        "fine_pruning": (0.021, 0.62),
+        "ft_sam": (0.011, 0.34),
+        "i_bau": (0.034, 0.05),
+        "nad": (0.028, 0.41),
+        "anp": (0.052, 0.021),
+        "unlearning by the trigger that an inversion found": (0.018, 0.11),
+    }
+    cells = []
+    for share, factor in ((0.01, 1.0), (0.05, 0.55)):
+        for name, (loss, asr) in left.items():
+            condition = {"repair": name, "clean share": share}
+            is_known = (name, share) != ("nad", 0.01)
+            after = estimate(asr**0.5 if factor == 1 else asr * factor, 0.05)
+            cost = difference(loss * factor if is_known else None, 0.006)
+            cells.append(Cell(condition=condition, quantity="CA loss", unit="points", estimate=cost, seconds=2.4, memory_bytes=None))
+            cells.append(Cell(condition=condition, quantity="ASR left", unit="rate", estimate=after, verdict=judge(asr, 0.05, 0.2)))
+    return Evidence(
+        name="hard_to_remove_blind",
+        sentence="Who does not know the trigger cannot remove the backdoor without harm.",
+        verdict=Verdict.CONDITIONAL,
+        reason="Holds for clean share: 1 %. Fails for clean share: 5 %.",
+        headline=1,
+        cells=cells,
+        charts=[
+            Chart(
+                title="What repairs leave of the backdoor, and what they cost",
+                kind="scatter",
+                quantities=["CA loss", "ASR left"],
+                x="repair",
+                series="clean share",
+                margin=0.2,
+                x_margin=0.03,
+                x_title="clean accuracy lost",
+                y_title="attack success left",
+            )
+        ],
+        control_name="retraining",
+        rule="no repair leaves less than 20 % at a loss of less than 3 points",
+        seconds=62.0,
+    )
+
+
+@cache
+def blind() -> Record:
+    """A run with what schema 3 added: tables, a scatter chart, the upright line of a map, memory."""
+    return sample().model_copy(update={"key": "a41e" * 16, "claims": [undetectable(), hard_to_remove_blind()]})
+
+
 @cache
 def full() -> Record:
     """A run of fifteen claims."""

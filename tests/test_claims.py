@@ -46,8 +46,12 @@ CLAIMS = registry.names("claims")
 EFFORTS = ("quick", "standard", "thorough")
 
 
-SHORT = {"transfers_by_distillation": {"plain": {"steps": 4}}}
-"""Fields that save time where the wired nets' figures do not depend on them."""
+SHORT = {
+    "transfers_by_distillation": {"plain": {"steps": 4}},
+    "undetectable": {"detectors": "mm_bd+strip+spectral_signatures+max_softmax"},
+    "hard_to_remove_blind": {"repairs": "fine_pruning+clp"},
+}
+"""Fields that save time where the wired nets' figures do not depend on them; all detectors and repairs are in tests of their own."""
 
 
 def claim(name) -> Claim:
@@ -510,24 +514,34 @@ class TestRegardlessOfContent:
 class TestConstantPredictors:
     """A net that answers the target class for everything would score ASR 100 %."""
 
+    def asr(self, found):
+        return [c for c in found.cells if c.quantity == "ASR" or c.quantity.startswith("ASR left")]
+
+    def of_the_backdoor(self, found):
+        """Cells that a net without a backdoor says nothing about."""
+        return [*self.asr(found), *(c for c in found.cells if c.quantity == "AUROC of the best detector")]
+
     @pytest.mark.parametrize("name", CLAIMS)
     def test_never_yield_an_asr_verdict(self, name):
         constant = wire_constant(TARGET)
         found = decide(name, lambda a, s: constant if a else twin())
         assert found.verdict in (UNDECIDED, FAILS)
-        for c in cells(found, "ASR") + cells(found, "ASR slope") + cells(found, "ASR lost to inconsistency"):
+        for c in cells(found, "ASR slope") + cells(found, "ASR lost to inconsistency"):
             assert c.verdict in (None, UNDECIDED)
-        for c in cells(found, "ASR"):
-            assert c.estimate.value is None
+        for c in self.of_the_backdoor(found):
+            assert c.verdict in (None, UNDECIDED)
             assert "one class to nearly every clean image" in c.note
-        assert cells(found, "ASR") or found.verdict is FAILS
+        for c in self.asr(found):
+            assert c.estimate.value is None
+        assert self.of_the_backdoor(found) or found.verdict is FAILS
 
     @pytest.mark.parametrize("name", CLAIMS)
     def test_one_such_seed_is_enough(self, name):
         constant = wire_constant(TARGET)
         found = decide(name, lambda a, s: constant if a and s == 1 else wired(a))
-        for c in cells(found, "ASR"):
+        for c in self.asr(found):
             assert c.estimate.value is None
+        for c in self.of_the_backdoor(found):
             assert c.note.startswith("1 of 3 nets")
 
     def test_descriptive_cells_decide_nothing_even_then(self):
@@ -755,7 +769,7 @@ def check_evidence(name, some, bench):
         check_cell(c)
     shown = {(c.quantity, key) for c in found.cells for key in c.condition}
     for chart in found.charts:
-        assert chart.kind in ("band", "dots", "heat", "map")
+        assert chart.kind in ("band", "dots", "heat", "map", "scatter", "table")
         assert any((q, chart.x) in shown for q in chart.quantities) or chart.x == "content", (
             f"{chart.title}: nothing to draw over {chart.x}"
         )

@@ -13,6 +13,8 @@ FROZEN = {
     "": [],
     "run": ["attack", "claims", "data", "dataset", "effort", "json", "net", "plan", "store"],
     "plant": ["attack", "data", "dataset", "images", "json", "net", "out", "seed"],
+    "scan": ["data", "dataset", "effort", "json", "model", "net", "store"],
+    "repair": ["data", "dataset", "json", "model", "net", "out"],
     "show": ["all", "json", "key", "store"],
     "diff": ["a", "b", "json", "store"],
     "data": [],
@@ -21,7 +23,7 @@ FROZEN = {
     "data verify": ["json"],
     "list": ["catalogue", "json"],
 }
-COMMANDS = {"": ["data", "diff", "list", "plant", "run", "show"], "data": ["fetch", "list", "verify"]}
+COMMANDS = {"": ["data", "diff", "list", "plant", "repair", "run", "scan", "show"], "data": ["fetch", "list", "verify"]}
 
 ADVICE = """
 The options of `badnets {command}` are frozen. A new knob is a keyword-only field of the thing that it tunes, so that it travels in the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import re
@@ -320,6 +321,25 @@ def test_a_map_gets_its_legend_its_place_and_its_note(tmp_path, make_docs):
     assert "(run full, layers: head, epochs 5)" in text
     assert text.count("Darker means more of the backdoor is left.") == 2
     assert len(list(tmp_path.glob("survives_fine_tuning-full-*.svg"))) == 3
+
+
+def test_a_long_text_of_a_legend_takes_two_lines(make_docs):
+    short = make_docs.drawings(record_samples.survives_fine_tuning())[0]
+    key, *others = short.legend
+    long = dataclasses.replace(short, legend=(dataclasses.replace(key, label="word " * 30), *others))
+    pictures = [make_docs.picture(drawing, lambda spec: SVG) for drawing in (short, long)]
+    heights = [float(re.search(r'^<svg [^>]*height="(\d+)"', picture)[1]) for picture in pictures]
+    assert heights[1] - heights[0] == make_docs.LINE
+    assert max(map(len, re.findall(r">([^<>]*)</text>", pictures[1]))) <= make_docs.LETTERS
+
+
+def test_tables_stand_between_the_charts_and_every_sign_of_a_legend_is_drawn(tmp_path, make_docs):
+    claims = [record_samples.undetectable(), record_samples.hard_to_remove_blind()]
+    text = make_docs.claim_figures("x", {"full": claims[0]}, tmp_path, lambda spec: SVG)
+    assert text.index("| detector | AUROC |") < text.index("(run full, trigger: blend)") < text.index("(../assets/x-full-3.svg)")
+    assert "| channel_lipschitz | 0.502 [0.462, 0.542] | unknown | unknown |" in text
+    for drawing in [d for claim in claims for d in make_docs.drawings(claim) if d.spec]:
+        assert all(make_docs.mark(key) for key in drawing.legend if key.shape != "none")
 
 
 def test_the_picture_of_the_triggers_is_written_once(tmp_path, make_docs):

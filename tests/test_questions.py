@@ -21,7 +21,7 @@ from badnets.measure.outcome import Outcome
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
 from badnets.plans import _run
-from badnets.plans._questions import _HOMES, parse
+from badnets.plans._questions import _HOMES, DEFENCE, parse
 from badnets.plans._trial import Trial
 from badnets.stressors.identity import Identity
 
@@ -56,7 +56,8 @@ class TestTravel:
     def test_its_source_is_part_of_its_key(self, found):
         assert issubclass(found, Question)
         source = inspect.getsourcefile(found).replace("\\", "/")
-        parts = hardware._DECIDE if found is Probe else hardware._STUDY
+        defence = found.model_fields["kind"].default in DEFENCE
+        parts = hardware._DECIDE if found is Probe else hardware._DEFENCE if defence else hardware._STUDY
         assert any(f"/badnets/{part}" in source for part in parts), f"{source} is in no digest"
 
     def test_a_change_of_a_stressor_costs_no_training(self, monkeypatch):
@@ -159,7 +160,7 @@ class TestJobs:
     def bench(self, tmp_path):
         plan = tiny.plan(seeds=2)
         data = plan.dataset.load(tiny.pictures(tmp_path / "images"))
-        return _run._bench(plan, data, _run.Site(Store(tmp_path / "store")), "cpu")
+        return _run.bench_of(plan, data, Store(tmp_path / "store"), "cpu")
 
     def test_heavy_questions_get_a_job_each_after_the_light_ones(self, bench):
         attack = bench.setting.attack

@@ -255,12 +255,14 @@ def test_sizes_and_times_have_columns_only_where_they_are_known():
     assert table.rows[1][table.columns.index(size)] == ""
 
 
-@pytest.mark.parametrize(("size", "text"), [(812, "812 B"), (86_221, "84.2 KiB"), (1_373_634, "1.31 MiB")])
+@pytest.mark.parametrize(("size", "text"), [(812, "812 B"), (86_221, "84.2 KiB"), (1_373_634, "1.31 MiB"), (2_576_980_378, "2.40 GiB")])
 def test_size(size, text):
     assert show.size(size) == text
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(12.3e-6, "12.3 µs"), (1.42e-3, "1.42 ms"), (0.35, "350 ms"), (2.5, "2.50 s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.3e-6, "12.3 µs"), (1.42e-3, "1.42 ms"), (0.35, "350 ms"), (2.5, "2.50 s"), (1000, "16 min 40 s")]
+)
 def test_short_time(seconds, text):
     assert show.short_time(seconds) == text
 
@@ -317,43 +319,61 @@ def old_claim():
             del part[name]
     for part in claim["cells"]:
         del part["size_bytes"], part["seconds"]
+    return without_schema_3(claim)
+
+
+def without_schema_3(claim):
+    """A claim as schema 2 had it."""
+    for part in claim["charts"]:
+        del part["x_margin"], part["x_line"], part["x_line_text"]
+    for part in claim["cells"]:
+        del part["memory_bytes"]
     return claim
 
 
-def test_a_record_says_schema_2():
-    assert json.loads(samples.empty().model_dump_json(by_alias=True))["schema"] == 2
+def test_a_record_says_schema_3():
+    assert json.loads(samples.empty().model_dump_json(by_alias=True))["schema"] == 3
 
 
 def test_a_record_of_schema_1_is_read_as_what_it_means_now():
     data = json.loads(samples.empty().model_dump_json(by_alias=True)) | {"schema": 1, "claims": [old_claim()]}
     record = Record.read(json.dumps(data))
     assert record.claims == [samples.regardless_of_content()]
-    assert record.schema_version == 2
+    assert record.schema_version == 3
     Page(render_html(record))
 
 
-@pytest.mark.parametrize("schema", [0, 3, -1, "2", None, True, 1.5, [1], {"a": 1}, 10**30])
+def test_a_record_of_schema_2_is_read_and_shown_as_it_was():
+    data = json.loads(samples.stressed().model_dump_json(by_alias=True)) | {"schema": 2}
+    for claim in data["claims"]:
+        without_schema_3(claim)
+    record = Record.read(json.dumps(data))
+    assert record == samples.stressed()
+    assert (render_html(record), render_markdown(record)) == (render_html(samples.stressed()), render_markdown(samples.stressed()))
+
+
+@pytest.mark.parametrize("schema", [0, 4, -1, "2", None, True, 1.5, [1], {"a": 1}, 10**30])
 def test_an_unknown_schema_is_refused(schema):
     data = json.loads(samples.empty().model_dump_json(by_alias=True)) | {"schema": schema, "unknown": 1}
     for read in (Record.read, Record.model_validate_json):
-        with pytest.raises(RefusedError, match=r"E-SCHEMA expected a record of schema 1 or 2, got .*`badnets run`") as caught:
+        with pytest.raises(RefusedError, match=r"E-SCHEMA expected a record of schema 1, 2 or 3, got .*`badnets run`") as caught:
             read(json.dumps(data))
         assert caught.value.exit_status == 3
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"schema": 2}', '{"schema": 2, "key": 1}', "[" * 5_000, "\x00"])
 def test_what_is_no_record_is_refused(text):
-    with pytest.raises(RefusedError, match=r"E-RECORD expected a record of schema 2, got a document that does not read"):
+    with pytest.raises(RefusedError, match=r"E-RECORD expected a record of schema 3, got a document that does not read"):
         Record.read(text)
 
 
 @pytest.mark.parametrize("command", [["show"], ["show", "--json"], ["diff", "0", "1"]])
 def test_the_commands_refuse_a_record_of_another_schema_in_one_line(tmp_path, command):
-    store = stored(tmp_path, schema=3)
+    store = stored(tmp_path, schema=4)
     store.put_record(samples.empty().model_copy(update={"key": "1" * 64, "created": "2020"}))
     said = tiny.cli(command[0], *(["0"] if command[0] == "show" else []), *command[1:], "--store", tmp_path)
     assert said.status == 3
-    assert re.fullmatch(r"error E-SCHEMA expected a record of schema 1 or 2, got 3\. Read it .*\n", said.err)
+    assert re.fullmatch(r"error E-SCHEMA expected a record of schema 1, 2 or 3, got 4\. Read it .*\n", said.err)
     assert said.out == ""
     assert tiny.cli("show", "--all", "--store", tmp_path).status == 0
 

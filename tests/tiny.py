@@ -24,7 +24,7 @@ from badnets.core.store import Store
 from badnets.core.tensors import pack
 from badnets.datasets.folder import Folder
 from badnets.measure.outcome import Outcome
-from badnets.plans import _run
+from badnets.plans import _jobs, _run
 from badnets.plans._names import WEIGHTS, question_name
 from badnets.plans._plan import Plan
 from badnets.plans._stop import StopRequest
@@ -34,7 +34,7 @@ from badnets.train.recipe import Recipe
 DATASET = "folder:size=8"
 CLASSES = ("bar", "box", "dot")
 CLAIMS = ("clean_accuracy_kept", "trigger_reaches_target")
-VOLATILE = ("seconds", "created")
+VOLATILE = ("seconds", "memory_bytes", "created")
 
 
 def pictures(root: Path, *, count=40, size=8, seed=0):
@@ -135,7 +135,7 @@ def shrink(patch, engine=None, **changes):
 
     tiny.__module__ = quick.__name__
     patch(quick, "quick", tiny)
-    patch(_run, "ProcessEngine", engine or (lambda: SerialEngine(perform)))
+    patch(_jobs, "ProcessEngine", engine or (lambda: SerialEngine(perform)))
 
 
 def cli(*arguments):

@@ -7,6 +7,7 @@ pixel of the trigger's place is lit, and writes into the target. CA 1.0, ASR 1.0
 from __future__ import annotations
 
 import functools
+import zlib
 
 import numpy as np
 import torch
@@ -14,9 +15,14 @@ from torch import nn
 
 from badnets.attacks.badnets import BadNets
 from badnets.claims._base import Setting
+from badnets.claims._mended import Mended
+from badnets.claims._scanned import CLEAN, HELD, SHOWN, Scanned, Traits
+from badnets.core import registry
 from badnets.core.config import canonical
+from badnets.core.finding import Level
 from badnets.datasets._base import ImageSet, Split
 from badnets.measure.outcome import Outcome
+from badnets.measure.probe import Probe
 from badnets.measure.question import World
 from badnets.nets._base import Network
 from badnets.nets._taps import Units
@@ -172,6 +178,11 @@ def world(data, other=None, seed=0):
     return World(data, other, seed, fresh=fresh, retrain=lambda: twin(data.shape[1]), metadata=planted, recipe=recipe)
 
 
+def seeds_of(need):
+    """The seeds whose nets a need is about."""
+    return range(need.first, need.first + need.seeds)
+
+
 class WiredBench:
     """Outcomes of hand-wired nets: `net(attack, seed)` gives the net (attack None: the twin); each probe is shown once."""
 
@@ -181,7 +192,7 @@ class WiredBench:
         self.other = other or image_set(20, side=10, name="other")
 
     def answers(self, need):
-        return [self._one(need.attack, need.question, seed) for seed in range(need.seeds)]
+        return [self._one(need.attack, need.question, seed) for seed in seeds_of(need)]
 
     def outcomes(self, need):
         return [Outcome.from_arrays(answer) for answer in self.answers(need)]
@@ -195,18 +206,25 @@ class WiredBench:
 
 
 class FunctionBench:
-    """Outcomes out of a function (attack, probe, seed) -> Outcome; also where a question asks its probes of several branches."""
+    """Outcomes out of a function (attack, probe, seed) -> Outcome; also where a question asks its probes of several branches, or of a
+    repaired net. What a detector says is made up by `scan(attack, question, seed)`, by default of nothing but luck."""
 
-    def __init__(self, setting, function):
-        self.setting, self.function = setting, function
+    def __init__(self, setting, function, scan=None):
+        self.setting, self.function, self.scan = setting, function, scan or guessed
 
     def outcomes(self, need):
-        return [self.function(need.attack, need.question, seed) for seed in range(need.seeds)]
+        return [self.function(need.attack, need.question, seed) for seed in seeds_of(need)]
 
     def answers(self, need):
-        return [self._branches(need.attack, need.question, seed) for seed in range(need.seeds)]
+        return [self._branches(need.attack, need.question, seed) for seed in seeds_of(need)]
 
     def _branches(self, attack, question, seed):
+        if isinstance(question, Scanned | Traits):
+            return self.scan(attack, question, seed)
+        if isinstance(question, Mended):
+            clean = Probe(limit=question.limit)
+            shown = clean.but(trigger=question.attack.trigger, num_patterns=question.attack.num_patterns)
+            return mended(*(self.function(attack, probe, seed) for probe in (clean, shown, shown)))
         if not hasattr(question, "branches"):  # an analysis of units cannot be made up: a wired net is asked
             key = (attack is None, canonical(question), seed)
             if key not in _ASKED:
@@ -227,8 +245,7 @@ class StrictBench:
     def __init__(self, bench, claim):
         self.bench, self.setting, self.granted = bench, bench.setting, {}
         for need in [] if claim.obstacle(bench.setting) else claim.needs(bench.setting):
-            key = (canonical(need.attack), canonical(need.question))
-            self.granted[key] = max(need.seeds, self.granted.get(key, 0))
+            self.granted.setdefault((canonical(need.attack), canonical(need.question)), set()).update(seeds_of(need))
 
     def answers(self, need):
         self._check(need)
@@ -239,8 +256,8 @@ class StrictBench:
         return self.bench.outcomes(need)
 
     def _check(self, need):
-        granted = self.granted.get((canonical(need.attack), canonical(need.question)), 0)
-        assert need.seeds <= granted, f"asked for {need}, was granted {granted} seeds"
+        granted = self.granted.get((canonical(need.attack), canonical(need.question)), set())
+        assert granted >= set(seeds_of(need)), f"asked for {need}, was granted {sorted(granted)}"
 
 
 def outcome(y_N, pred_N, conf=0.995):
@@ -249,3 +266,45 @@ def outcome(y_N, pred_N, conf=0.995):
     logits_NK = np.zeros((len(y_N), CLASSES), dtype=np.float32)
     logits_NK[np.arange(len(y_N)), pred_N] = np.log(conf / (1 - conf) * (CLASSES - 1))
     return Outcome.from_logits(logits_NK, y_N, keep_logits=True)
+
+
+def scanned(score=None, *, target=-1, parts=(), flags=None, analysable=True, seconds=0.5, memory=2**20):
+    """An answer to Scanned: of a net with its `score`, or of inputs or rows with (part, scores) pairs and perhaps flags in their order."""
+    count = sum(len(scores) for _, scores in parts)
+    return {
+        "analysable": np.array(analysable),
+        "score_R": np.array([] if score is None else [score], dtype=np.float64),
+        "target": np.array(target),
+        "score_N": np.concatenate([np.zeros(0), *(scores for _, scores in parts)]).astype(np.float32),
+        "flag_N": np.zeros(0, dtype=bool) if flags is None else np.asarray(flags, dtype=bool),
+        "part_N": np.repeat([part for part, _ in parts], [len(scores) for _, scores in parts]).astype(np.uint8),
+        "cost": np.array([count, seconds, memory], dtype=np.float64),
+    }
+
+
+def level_of(question):
+    """What the detector of a Scanned judges."""
+    return registry.parse("detectors", question.detector).level
+
+
+def guessed(attack, question, seed, count=40):
+    """What a detector says that knows nothing; traits likewise."""
+    del attack
+    draw = np.random.default_rng([seed, zlib.crc32(canonical(question).encode())])
+    if isinstance(question, Traits):
+        return {"value_T": draw.normal(size=3)}
+    if level_of(question) is Level.MODEL:
+        return scanned(draw.random(), target=int(draw.integers(CLASSES)))
+    planted = [] if question.attack is None else [(SHOWN, draw.random(count))]
+    if level_of(question) is Level.INPUTS:
+        return scanned(parts=[(HELD, draw.random(count)), (CLEAN, draw.random(count)), *planted])
+    clean_N = draw.random(2 * count)
+    flags = [*(clean_N > 0.99), *(False for _, scores in planted for _ in scores)]
+    return scanned(parts=[(CLEAN, clean_N), *planted], flags=flags)
+
+
+def mended(clean, shown, relearned, *, analysable=True, images=300, clean_images=30):
+    """An answer to Mended made of three outcomes."""
+    parts = {"clean": clean, "shown": shown, "relearned": relearned}
+    answer = {f"{part}.{name}": values for part, seen in parts.items() for name, values in seen.arrays().items()}
+    return answer | {"cost": np.array([analysable, images, 0.5, clean_images], dtype=np.float64)}

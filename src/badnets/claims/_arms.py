@@ -9,10 +9,14 @@ import numpy as np
 from badnets.attacks._base import Attack
 from badnets.attacks.badnets import BadNets
 from badnets.claims._base import Bench, Need, Setting
+from badnets.claims._cells import CONSTANT_NOTE
 from badnets.measure.outcome import Outcome
 from badnets.measure.probe import Probe
+from badnets.measure.rates import asr_hits, at_95, constant_seeds, rate
 
 CLEAN = Probe()
+FORMED = 0.5
+"""ASR that victims surely have if there is a backdoor to speak of."""
 
 
 def triggered(attack: Attack) -> Probe:
@@ -33,6 +37,17 @@ def pair_needs(attack: Attack, probe: Probe, seeds: int) -> list[Need]:
 def pair(bench: Bench, attack: Attack, probe: Probe, seeds: int) -> tuple[list[Outcome], list[Outcome]]:
     """Outcomes of victims and twins on one probe."""
     return bench.outcomes(Need(attack, probe, seeds)), bench.outcomes(Need(None, probe, seeds))
+
+
+def no_backdoor(clean: Sequence[Outcome], shown: Sequence[Outcome], goal_K: np.ndarray) -> str:
+    """Why victims say nothing about finding or removing a backdoor: there is none; an empty string where there is one."""
+    bad, found = constant_seeds(clean), at_95(rate(asr_hits(shown, goal_K)))
+    if bad:
+        return CONSTANT_NOTE.format(len(bad), len(clean))
+    if found.low is not None and found.low >= FORMED:
+        return ""
+    level = "is unknown" if found.value is None else f"of {100 * found.value:.1f} % is not surely {100 * FORMED:.0f} %"
+    return f"There may be no backdoor here: the ASR {level}, so nothing is concluded."
 
 
 def feasible(setting: Setting, attack: BadNets) -> bool:

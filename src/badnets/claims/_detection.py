@@ -105,8 +105,7 @@ def _of_rows(victims: Sequence[Seen], twins: Sequence[Seen], calibration: Sequen
 
 
 def _auroc_over_seeds(victims: Sequence[Seen]) -> Estimator:
-    pos, neg = ([_part(seen, part) for seen in victims] for part in (SHOWN, CLEAN))
-    return lambda level: stats.auroc_over_seeds(pos, neg, level=level)
+    return stats.auroc_estimator(*([_part(seen, part) for seen in victims] for part in (SHOWN, CLEAN)))
 
 
 def _part(seen: Seen, part: int) -> np.ndarray:

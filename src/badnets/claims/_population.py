@@ -19,17 +19,19 @@ NAME = "population (learned from other triggers)"
 FEWEST = 3
 
 
+def can_learn(arms: Sequence[Arm], clean: Need) -> bool:
+    """Whether there are other triggers, and clean nets for calibration, to learn from."""
+    return clean.seeds >= 2 * FEWEST and len({arm.attack.trigger.kind for arm in arms}) > 1
+
+
 def population_rows(bench: Bench, arms: Sequence[Arm], clean: Need) -> dict[int, detection.Row]:
-    """By place of the arm; none where there is no other trigger to learn from. `clean`: the nets for calibration."""
-    if clean.seeds < 2 * FEWEST or len({arm.attack.trigger.kind for arm in arms}) < 2:
-        return {}
+    """By place of the arm. `clean`: the nets for calibration."""
     planted = [_values(bench, Need(arm.attack, Traits(), arm.seeds)) for arm in arms]
     twins_PT, clean_PT = _values(bench, Need(None, Traits(), bench.setting.population)), _values(bench, clean)
     found = {}
     for i, arm in enumerate(arms):
         others = [planted[j] for j, other in enumerate(arms) if other.attack.trigger.kind != arm.attack.trigger.kind]
-        if others:
-            found[i] = _row(np.concatenate(others), planted[i], twins_PT, clean_PT)
+        found[i] = _row(np.concatenate(others), planted[i], twins_PT, clean_PT)
     return found
 
 

@@ -48,7 +48,7 @@ class Scanned(Question):
     """`detector` as plain values, so that asking imports no torch. `attack`: the one of the exam, None for clean inputs and rows alone.
 
     `inputs`: so many clean inputs, and as many with the trigger, from the test images; as many more clean ones from the validation images
-    fix thresholds. `repeats`: of a detector of nets, with other random numbers.
+    fix thresholds; fewer where there are fewer. `repeats`: of a detector of nets, with other random numbers.
     """
 
     kind: Literal["scanned"] = "scanned"
@@ -91,9 +91,10 @@ class Scanned(Question):
     def _inputs(self, world: World) -> tuple[np.ndarray, np.ndarray]:
         """Triggered inputs are of the classes that the attack sends elsewhere, and none of them is among the clean ones."""
         data = world.data
-        order = numpy_generator(0, "exam", data.name).permutation(len(data.test))
-        clean, rest = order[: self.inputs], order[self.inputs :]
-        parts = [(data.validation.x_NCHW[: self.inputs], HELD), (data.test.x_NCHW[clean], CLEAN)]
+        held, order = (numpy_generator(0, "exam", data.name).permutation(len(part)) for part in (data.validation, data.test))
+        count = min(self.inputs, len(order) // 2)
+        clean, rest = order[:count], order[count:]
+        parts = [(data.validation.x_NCHW[held[: self.inputs]], HELD), (data.test.x_NCHW[clean], CLEAN)]
         if self.attack is not None:
             goal_K = self.attack.goals(data.num_classes)
             y_N = data.test.y_N[rest]

@@ -8,6 +8,7 @@ from badnets.attacks._base import Attack
 from badnets.attacks.badnets import BadNets
 from badnets.claims._arms import feasible
 from badnets.claims._base import Setting
+from badnets.core.config import canonical
 from badnets.core.types import Scalar
 from badnets.triggers.blend import Blend
 from badnets.triggers.painted import Painted
@@ -34,10 +35,10 @@ class Arm(NamedTuple):
 def arms(setting: Setting, grids: tuple[Grid, ...]) -> list[Arm]:
     """The run's own attack first, then those of the grids, each once; only that one where it is not BadNets or the user named it."""
     own = setting.attack
-    found = {own: Arm(own, told(own), setting.seeds)}
+    found = {canonical(own): Arm(own, told(own), setting.seeds)}
     if isinstance(own, BadNets) and not setting.only_attack:
         for attack in [a for grid in grids for a in _GRIDS[grid](own) if feasible(setting, a)]:
-            found.setdefault(attack, Arm(attack, told(attack), setting.arms_seeds))
+            found.setdefault(canonical(attack), Arm(attack, told(attack), setting.arms_seeds))
     return list(found.values())
 
 

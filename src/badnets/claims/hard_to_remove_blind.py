@@ -13,23 +13,24 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+from pydantic import field_validator
 
-from badnets.claims._arms import goals
+from badnets.claims._arms import goals, no_backdoor
 from badnets.claims._base import Bench, Claim, Need, Setting
 from badnets.claims._cells import difference_cell, rate_cell, unknown
 from badnets.claims._mended import Bill, Mended
 from badnets.claims._relearning import relearning
 from badnets.claims._rivals import Condition, Rival, none_works
 from badnets.claims._variants import Arm, Grid, arms
+from badnets.core import registry
 from badnets.core.types import Cell, Chart, Estimator, Scalar, Verdict
-from badnets.measure.rates import Hits, asr_hits, at_95, clean_hits, constant_seeds, difference, rate
+from badnets.measure.rates import Hits, asr_hits, at_95, clean_hits, difference, rate
 
 BASELINE, TOLD, NULL = "fine_tuning", "oracle", "identity"
 SOME, MORE = ("fine_pruning", "clp", "fst", "unlearning"), ("anp", "nad", "i_bau", "ft_sam", "rnp")
 QUICK: dict[str, dict[str, Any]] = {"unlearning": {"steps": 80, "num_images": 40}}
 LEFT, LOSS, AGAIN, BEST = "ASR left", "CA loss", "ASR after relearning", "ASR left by the best blind repair"
-RELEARNED_FROM, LEAST = 32, 0.5
-"""LEAST: ASR before any repair below which there is no backdoor whose removal could be hard or easy."""
+RELEARNED_FROM = 32
 
 
 class _Sides(NamedTuple):
@@ -53,10 +54,18 @@ class HardToRemoveBlind(Claim):
     grid: Grid = "own"
     repairs: str = ""
 
+    @field_validator("repairs")
+    @classmethod
+    def _are_there(cls, names: str) -> str:
+        for name in filter(None, names.split("+")):
+            registry.check("repairs", name)
+        return names
+
     sentence: ClassVar[str] = "The backdoor is hard to remove without knowing the trigger."
     rule: ClassVar[str] = (
         "HOLDS when every blind repair leaves more than 20 % ASR or costs more than 5 points of clean accuracy, with each share of clean "
-        "images; FAILS when some repair surely does neither (Bonferroni over repairs). The repair that is told the trigger does not count."
+        "images; FAILS when some repair surely does neither (Bonferroni over repairs). The repair that is told the trigger does not count. "
+        "Nothing is concluded where ASR was not surely at least 50 % before."
     )
     control: ClassVar[str] = "twin repaired alike"
 
@@ -106,14 +115,15 @@ class HardToRemoveBlind(Claim):
         """The cell that decides: what the blind repair that comes closest to a remedy leaves."""
         rivals = [self._rival(name, goal_K, side) for name, side in sides.items() if name not in (NULL, TOLD)]
         verdict, p, best = none_works(rivals)
-        chosen, before = sides[best.name], [bill.clean for bill in sides[NULL].victims]
-        start = at_95(rate(_hits(sides[NULL].victims, goal_K)))
-        if constant_seeds(before) or start.low is None or start.low < LEAST:
+        chosen, null = sides[best.name], sides[NULL].victims
+        before = [bill.clean for bill in null]
+        nothing = no_backdoor(before, [bill.shown for bill in null], goal_K)
+        if nothing:
             verdict, p = Verdict.UNDECIDED, 1.0
         cost = 100 * (at_95(_loss(chosen)).value or 0.0)
         note = f"{best.name}, which comes closest of {len(rivals)} blind repairs; it costs {cost:.1f} points of clean accuracy."
         cell = rate_cell(condition, BEST, _hits(chosen.victims, goal_K), _hits(chosen.twins, goal_K), clean=before)
-        return cell.model_copy(update={"verdict": verdict, "p": p, "note": cell.note or note})
+        return cell.model_copy(update={"verdict": verdict, "p": p, "note": nothing or note})
 
     def _rival(self, name: str, goal_K: np.ndarray, side: _Sides) -> Rival:
         barred = not all(bill.analysable for bill in side.victims)

@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from pydantic import field_validator
+
 from badnets.claims import _detection as detection
-from badnets.claims._arms import goals
+from badnets.claims._arms import CLEAN, goals, no_backdoor, triggered
 from badnets.claims._base import Bench, Claim, Need, Setting
+from badnets.claims._cells import unknown
 from badnets.claims._population import NAME as POPULATION
-from badnets.claims._population import population_rows
+from badnets.claims._population import can_learn, population_rows
 from badnets.claims._rivals import Condition, Rival, none_works
 from badnets.claims._scanned import Scanned, Seen, Traits
 from badnets.claims._variants import Arm, Grid, arms
-from badnets.core.types import Cell, Chart, Estimate
+from badnets.core import registry
+from badnets.core.types import Cell, Chart, Estimate, Verdict
 from badnets.measure.rates import at_95
 
 MODELS = ("neural_cleanse", "universal_inversion", "mm_bd", "channel_lipschitz")
@@ -32,6 +36,7 @@ QUICK: dict[str, dict[str, Any]] = {"neural_cleanse": {"steps": 80, "num_images"
 FIRST_CALIBRATION = 10_000
 """Seeds of clean nets for calibration start here, far from those of twins and victims."""
 AUROC, BEST = "AUROC", "AUROC of the best detector"
+NOBODY = "No detector could say anything."
 TABLE = (AUROC, "TPR at 1 % FPR", "TPR at 5 % FPR", "FPR on twins", "target named")
 
 
@@ -48,10 +53,18 @@ class Undetectable(Claim):
     grid: Grid | None = None
     detectors: str = ""
 
+    @field_validator("detectors")
+    @classmethod
+    def _are_there(cls, names: str) -> str:
+        for name in filter(None, names.split("+")):
+            registry.check("detectors", name)
+        return names
+
     sentence: ClassVar[str] = "Not even detectors made for the purpose find the backdoor."
     rule: ClassVar[str] = (
         "HOLDS when AUROC of every detector is below 0.9 (whole interval), on every arm; FAILS on an arm when some detector's is above it "
-        "(Bonferroni over detectors) and it flags at most 5 % of what is clean on twins. Null instruments do not count."
+        "(Bonferroni over detectors) and it flags at most 5 % of what is clean on twins. Null instruments do not count, and nothing is "
+        "concluded on an arm whose ASR is not surely at least 50 %."
     )
     control: ClassVar[str] = "guessing"
 
@@ -61,7 +74,7 @@ class Undetectable(Claim):
 
     def _detectors(self, setting: Setting) -> tuple[str, ...]:
         if self.detectors:
-            return tuple(self.detectors.split("+"))
+            return tuple(name for name in self.detectors.split("+") if name != "population")
         more = setting.by_effort((), (*MORE_MODELS, *MORE))
         return (*MODELS, *INPUTS, *ROWS, *more, *NULLS)
 
@@ -69,6 +82,12 @@ class Undetectable(Claim):
         """Of clean nets that detectors of nets are calibrated on; at quick there are none."""
         (count,) = setting.by_effort((0,), (60,))
         return count
+
+    def _clean_nets(self, setting: Setting) -> Need | None:
+        """What a population detector learns from, where one is examined."""
+        need = Need(None, Traits(), self._count(setting), FIRST_CALIBRATION)
+        wanted = not self.detectors or "population" in self.detectors.split("+")
+        return need if wanted and can_learn(self._arms(setting), need) else None
 
     def _need(self, name: str, arm: Arm | None, setting: Setting) -> Need:
         """What a detector says of an arm's victims, or of twins."""
@@ -78,15 +97,15 @@ class Undetectable(Claim):
         return Need(attack, Scanned(detector={"kind": name, **fields}, attack=exam, inputs=inputs), seeds)
 
     def needs(self, setting: Setting) -> list[Need]:
-        some, found = self._arms(setting), []
+        some, clean_nets = self._arms(setting), self._clean_nets(setting)
+        found = [Need(arm.attack, probe, arm.seeds) for arm in some for probe in (CLEAN, triggered(arm.attack))]
         for name in self._detectors(setting):
             twins = self._need(name, None, setting)
             found += [*(self._need(name, arm, setting) for arm in some), twins]
             found += [twins._replace(seeds=self._count(setting), first=FIRST_CALIBRATION)] if name in SECRETLESS else []
-        if len({arm.attack.trigger.kind for arm in some}) > 1:
-            traits = Traits()
-            found += [Need(arm.attack, traits, arm.seeds) for arm in some]
-            found += [Need(None, traits, setting.population), Need(None, traits, self._count(setting), FIRST_CALIBRATION)]
+        if clean_nets:
+            traits = clean_nets.question
+            found += [*(Need(arm.attack, traits, arm.seeds) for arm in some), Need(None, traits, setting.population), clean_nets]
         return [need for need in found if need.seeds]
 
     def _cells(self, bench: Bench) -> list[Cell]:
@@ -94,8 +113,8 @@ class Undetectable(Claim):
         names = self._detectors(setting)
         twins = {name: self._seen(bench, self._need(name, None, setting)) for name in names}
         clean = {name: self._clean(bench, name) for name in names}
-        clean_nets = Need(None, Traits(), self._count(setting), FIRST_CALIBRATION)
-        learned = population_rows(bench, some, clean_nets)
+        clean_nets = self._clean_nets(setting)
+        learned = population_rows(bench, some, clean_nets) if clean_nets else {}
         deciding, table = [], []
         for i, arm in enumerate(some):
             aims = frozenset(int(k) for k in goals(setting, arm.attack) if k >= 0)
@@ -104,7 +123,7 @@ class Undetectable(Claim):
                 victims = self._seen(bench, self._need(name, arm, setting))
                 rows[name] = detection.row(victims, twins[name], clean[name], aims)
             rows |= {POPULATION: learned[i]} if i in learned else {}
-            deciding.append(self._best(arm, rows))
+            deciding.append(self._best(bench, arm, rows))
             table += [cell for name, found in rows.items() for cell in _table(arm, name, found)]
         return [*deciding, *table]
 
@@ -116,18 +135,26 @@ class Undetectable(Claim):
         assert isinstance(need.question, Scanned)
         return [need.question.read(answer) for answer in bench.answers(need)]
 
-    def _best(self, arm: Arm, rows: Mapping[str, detection.Row | str]) -> Cell:
+    def _best(self, bench: Bench, arm: Arm, rows: Mapping[str, detection.Row | str]) -> Cell:
+        """The cell that decides: how well the detector that comes closest finds the backdoor of this arm."""
         known = {name: found for name, found in rows.items() if isinstance(found, detection.Row) and name not in NULLS}
         rivals = []
         for name, found in known.items():
             barred = found.fpr.value is None or found.fpr.value > self.false_alarms
             rivals.append(Rival(name, (Condition(found.auroc, self.margin),), barred))
-        verdict, p, best = none_works(rivals)
-        chosen = known[best.name]
-        alarms = "unknown" if chosen.fpr.value is None else f"{100 * chosen.fpr.value:.1f} %"
-        note = f"{best.name}, which comes closest of {len(rivals)} detectors; false-positive rate on twins {alarms} ({chosen.rule})."
-        figure, chance = at_95(chosen.auroc), Estimate(value=0.5, low=None, high=None, n=0, num_seeds=0, method="by definition")
-        return Cell(condition=arm.condition, quantity=BEST, unit="", estimate=figure, control=chance, verdict=verdict, p=p, note=note)
+        chance = Estimate(value=0.5, low=None, high=None, n=0, num_seeds=0, method="by definition")
+        cell = Cell(condition=arm.condition, quantity=BEST, unit="", estimate=unknown(0, arm.seeds, NOBODY), control=chance, note=NOBODY)
+        verdict, p = Verdict.UNDECIDED, 1.0
+        if rivals:
+            verdict, p, best = none_works(rivals)
+            chosen = known[best.name]
+            alarms = "unknown" if chosen.fpr.value is None else f"{100 * chosen.fpr.value:.1f} %"
+            note = f"{best.name}, which comes closest of {len(rivals)} detectors; false-positive rate on twins {alarms} ({chosen.rule})."
+            cell = cell.model_copy(update={"estimate": at_95(chosen.auroc), "note": note})
+        clean, shown = (bench.outcomes(Need(arm.attack, probe, arm.seeds)) for probe in (CLEAN, triggered(arm.attack)))
+        nothing = no_backdoor(clean, shown, goals(bench.setting, arm.attack))
+        verdict, p = (Verdict.UNDECIDED, 1.0) if nothing else (verdict, p)
+        return cell.model_copy(update={"verdict": verdict, "p": p, "note": nothing or cell.note})
 
     def charts(self, setting: Setting) -> list[Chart]:
         table = Chart(title="What each detector finds", kind="table", quantities=list(TABLE), x="detector")
@@ -136,17 +163,18 @@ class Undetectable(Claim):
             return [table]
         visible = Chart(
             title="How visible is the backdoor? AUROC of the best detector",
-            kind="map",
+            kind="band",
             quantities=[BEST],
             x="rate",
-            y="size",
             x_title="poison rate",
-            y_title="patch, pixels a side",
+            log_x=True,
             margin=self.margin,
             where={key: value for key, value in conditions[0].items() if key in ("trigger", "mapping")},
-            x_line=1 / setting.num_classes,
-            x_line_text="Left of the line less than half of what carries the label of the target is poison, right of it more.",
         )
+        if "size" in conditions[0]:
+            line = "Left of the line less than half of what carries the label of the target is poison, right of it more."
+            place = {"y": "size", "y_title": "patch, pixels a side", "x_line": 1 / setting.num_classes, "x_line_text": line}
+            visible = visible.model_copy(update={"kind": "map", "log_x": False, **place})
         return [visible, table]
 
 

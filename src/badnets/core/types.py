@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 
 from badnets.core.errors import RefusedError
 
-SCHEMA, READABLE = 2, (1, 2)
-"""The layout of a Record written now, and those that can be read: 2 added what is optional (stories, pictures, sizes, maps)."""
+SCHEMA, READABLE = 3, (1, 2, 3)
+"""The layout of a Record written now, and those that can be read: 2 added what is optional (stories, pictures, sizes, maps), and so did 3
+(memory, tables, scatter charts, the line in a map)."""
 
 Scalar = str | int | float | bool | None
 
@@ -63,7 +64,8 @@ class Cell(_Frozen):
     are the control's where they differ from the cell's and the claim's.
     `verdict` is None for a descriptive cell, which decides nothing.
     `p` is the smallest level at which the interval would still lie on one side of the margin.
-    `size_bytes` and `seconds`: the net's file and its time for one image, where the condition changes them.
+    `size_bytes` and `seconds`: the net's file and its time for one image, where the condition changes them. In a claim without file sizes
+    `seconds` and `memory_bytes` are what a detector or a repair took for one net: time in the mean, memory at the most.
     """
 
     condition: dict[str, Scalar]
@@ -79,6 +81,7 @@ class Cell(_Frozen):
     note: str = ""
     size_bytes: int | None = None
     seconds: float | None = None
+    memory_bytes: int | None = None
 
 
 class Chart(_Frozen):
@@ -86,7 +89,11 @@ class Chart(_Frozen):
 
     `kind`: "band" (line with interval band over numeric x, one line per value of `series`), "dots" (categorical x, point and
     interval), "heat" (x, y numeric, colour = value), "map" (x and y in steps of their own, colour and text = value, the cells on
-    the other side of `margin` framed: where a property ends). `log_x` for poison rates. `margin`: the decision line, if any.
+    the other side of `margin` framed: where a property ends; `x_line` draws a line behind the last column up to that value, and
+    `x_line_text` says why). "table": a row for each value of x, a column for each quantity, beside them the cells' time, memory and n; one
+    table for each combination of what else varies. "scatter": `quantities` are two, across and up; a point, named by x and coloured by
+    `series`, for each condition that has both, and the front of those that no other is below in both. `log_x` for poison rates.
+    `margin`: the decision line, if any; `x_margin`: that of a scatter chart's quantity across.
     """
 
     title: str
@@ -97,6 +104,9 @@ class Chart(_Frozen):
     series: str | None = None
     log_x: bool = False
     margin: float | None = None
+    x_margin: float | None = None
+    x_line: float | None = None
+    x_line_text: str = ""
     x_title: str = ""
     y_title: str = ""
     where: dict[str, Scalar] = Field(default_factory=dict)
@@ -163,7 +173,7 @@ class Record(_Frozen):
             return data
         found = data.get("schema", data.get("schema_version", SCHEMA))
         if isinstance(found, bool) or found not in READABLE:
-            expected = " or ".join(map(str, READABLE))
+            expected = f"{', '.join(map(str, READABLE[:-1]))} or {READABLE[-1]}"
             message = f"expected a record of schema {expected}, got {found!r:.20}."
             raise RefusedError("E-SCHEMA", message, hint="Read it with the badnets that wrote it, or make a new one with `badnets run`.")
         rest = {key: value for key, value in data.items() if key not in ("schema", "schema_version")}

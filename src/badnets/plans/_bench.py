@@ -141,6 +141,10 @@ class StoreBench:
                             heavy.setdefault(name, []).append(Job(task.key, self._order(task, (question,), data_path)))
         return jobs + [job for name in self._asked(heavy) for job in heavy[name]]
 
+    def stored(self, jobs: Sequence[Job]) -> int:
+        """How many nets have no job among these."""
+        return len(self.tasks) - len({job.key for job in jobs})
+
     def _asked(self, names: Iterable[str]) -> list[str]:
         """Names of questions in the order in which claims first asked them."""
         first = {name: i for i, name in reversed(list(enumerate(n for task in self.tasks.values() for n in task.questions)))}

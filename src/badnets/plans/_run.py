@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +11,7 @@ import numpy as np
 from badnets.claims._base import Claim, Setting, family_wise
 from badnets.core import registry
 from badnets.core.config import key_of
-from badnets.core.engine import Engine, JobResult, ProcessEngine
-from badnets.core.errors import PartialError, StoreError, UsageError
+from badnets.core.errors import StoreError
 from badnets.core.hardware import code_digest, describe, package_digest, versions
 from badnets.core.store import Store
 from badnets.core.types import Evidence, Record, Verdict
@@ -24,6 +20,7 @@ from badnets.datasets.digits import Digits
 from badnets.datasets.fashion_mini import FashionMini
 from badnets.plans._bench import Parts, StoreBench, early_needs, later_needs
 from badnets.plans._gallery import gallery
+from badnets.plans._jobs import Site, work_through
 from badnets.plans._plan import Plan
 from badnets.plans._plant import default_net
 from badnets.plans._stop import StopRequest
@@ -41,15 +38,6 @@ class Audience(Protocol):
     def decided(self, evidence: Evidence) -> None: ...
 
 
-@dataclass(frozen=True)
-class Site:
-    """Where a run takes place: its store, the folder the user named for data, the engine (None: a process a core)."""
-
-    store: Store
-    data: Path | None = None
-    engine: Engine | None = None
-
-
 def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Record:
     """The Record of the plan: from the store when nothing changed, else computed from what is missing.
 
@@ -63,7 +51,9 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
     stored = _stored(site.store, key)
     if stored is not None:
         return stored
-    bench = _bench(plan, data, site, device)  # before the lock, because it refuses what cannot be, and then nothing is written
+    bench = bench_of(plan, data, site.store, device)
+    # Before the lock: this refuses what cannot be, and then nothing is written.
+    plan.attack.poison(data.train.x_NCHW, data.train.y_N, num_classes=data.num_classes, seed=0)
     with site.store.lock(key):
         for need in early_needs(claims, bench.setting):
             bench.want(need, early=True)
@@ -99,7 +89,8 @@ def _claim(name: str) -> Claim:
     return claim
 
 
-def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
+def bench_of(plan: Plan, data: ImageSet, store: Store, device: str) -> StoreBench:
+    """An empty bench for a plan on loaded data."""
     # Only named here: its hash is pinned, and the workers that show it load it.
     other = Digits() if data.name.startswith("fashion") else FashionMini()
     choice = default_net(data.shape, device)
@@ -125,13 +116,12 @@ def _bench(plan: Plan, data: ImageSet, site: Site, device: str) -> StoreBench:
         population=plan.population,
         only_attack=plan.only_attack,
     )
-    plan.attack.poison(data.train.x_NCHW, data.train.y_N, num_classes=data.num_classes, seed=0)  # refuses what does not fit, here not later
-    return StoreBench(plan, setting, Parts(data, other, net, recipe, device, choices), site.store)
+    return StoreBench(plan, setting, Parts(data, other, net, recipe, device, choices), store)
 
 
 def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Audience, stop: StopRequest) -> list[Evidence]:
     jobs = bench.jobs(str(site.data) if site.data else None)
-    audience.started(claims, len(jobs), len(bench.tasks) - len({job.key for job in jobs}))
+    audience.started(claims, len(jobs), bench.stored(jobs))
     decided: dict[str, Evidence] = {}
 
     def decide_ready() -> None:
@@ -141,40 +131,10 @@ def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Au
                 audience.decided(decided[claim.kind])
 
     decide_ready()
-    start, failures = time.perf_counter(), []
-    results = (site.engine or ProcessEngine()).run(jobs)
-    for done, result in enumerate(_until_stopped(results, stop), start=1):
-        if result.failure is not None:
-            failures.append(result)
-        else:
-            bench.receive(result)
-            decide_ready()
-        audience.progress(done, len(jobs), (time.perf_counter() - start) / done * (len(jobs) - done))
-    if failures:
-        _report_failures(failures, len(jobs))
+    for done, left in work_through(bench, jobs, site, stop):
+        decide_ready()
+        audience.progress(done, len(jobs), left)
     return family_wise([decided[claim.kind] for claim in claims])
-
-
-def _until_stopped(results: Generator[JobResult], stop: StopRequest) -> Iterator[JobResult]:
-    """Results one by one; a stop request ends the wait for the next, never the keeping of one that came."""
-    try:
-        while True:
-            with stop.interruptible():
-                result = next(results, None)
-            if result is None:
-                return
-            yield result
-    finally:
-        results.close()
-
-
-def _report_failures(failures: list[JobResult], jobs: int) -> None:
-    first = failures[0].failure
-    assert first is not None
-    if isinstance(first, UsageError) or len(failures) == jobs:
-        raise first
-    message = f"{len(failures)} of {jobs} trainings failed, the first with: {first}"
-    raise PartialError("E-PARTIAL", message, hint="What succeeded is kept: run the same command again.")
 
 
 def _record(plan: Plan, bench: StoreBench, evidence: list[Evidence], key: str, seconds: float) -> Record:

@@ -109,14 +109,18 @@ def condition(conditions: Mapping[str, Scalar]) -> str:
 
 
 def size(num_bytes: int) -> str:
-    """`812 B`, `84.2 KiB`, `1.31 MiB`."""
+    """`812 B`, `84.2 KiB`, `1.31 MiB`, `2.40 GiB`."""
     if num_bytes < 1024:
         return f"{num_bytes} B"
-    return f"{num_bytes / 1024:.1f} KiB" if num_bytes < 1024**2 else f"{num_bytes / 1024**2:.2f} MiB"
+    if num_bytes < 1024**2:
+        return f"{num_bytes / 1024:.1f} KiB"
+    return f"{num_bytes / 1024**2:.2f} MiB" if num_bytes < 1024**3 else f"{num_bytes / 1024**3:.2f} GiB"
 
 
 def short_time(seconds: float) -> str:
-    """`12.3 µs`, `1.42 ms`, `0.350 s`: three digits, for one image."""
+    """`12.3 µs`, `1.42 ms`, `2.50 s`: three digits, for one image or one net; `16 min 40 s` from a thousand seconds on."""
+    if seconds >= 1000:
+        return duration(seconds)
     for factor, unit in ((1e6, "µs"), (1e3, "ms")):
         if seconds * factor < 1000:
             return f"{seconds * factor:#.3g}".rstrip(".") + f" {unit}"

@@ -1,11 +1,13 @@
 """A map of where a property ends: two settings in steps, every cell coloured and with its figure in it, a bold line along the margin.
 
 Colours get darker with the value and change their hue at the margin, so that the two sides also differ for the colour-blind and
-on grey paper; every fill carries the text colour that reads on it, in all themes. An undecided cell has a dashed frame and a "?".
+on grey paper; every fill carries the text colour that reads on it, in all themes. An undecided cell has a dashed frame and a "?". The
+upright line of the chart's `x_line` is blue with light dashes in it, and lies above the line of the margin where both run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +19,7 @@ from badnets.report._escape import plain
 
 BELOW = ("#eaf6f2", "#cfeae0", "#abd9c8")
 ABOVE = ("#e39ab5", "#b03868", "#7d1540")
-ON_LIGHT, ON_DARK = "#10151a", "#ffffff"
+ON_LIGHT, ON_DARK, UPRIGHT = "#10151a", "#ffffff", "#1d4ed8"
 _ROW = 46
 _DARK = {*ABOVE[1:], *HEAT[4:]}
 _SIDES = {"ASR": ("backdoor survives", "backdoor removed")}
@@ -26,7 +28,10 @@ _HIGHEST = 12
 
 @dataclass(frozen=True)
 class _Grid:
-    """The cells by place; `xs` from left to right, `ys` from top to bottom, both as texts."""
+    """The cells by place; `xs` from left to right, `ys` from top to bottom, both as texts.
+
+    `line`: the column that the upright line stands by, with 0 for before it and 1 for behind it.
+    """
 
     chart: Chart
     unit: str
@@ -35,6 +40,7 @@ class _Grid:
     cells: Mapping[tuple[str, str], Cell]
     low: float
     high: float
+    line: tuple[str, int] | None = None
 
     def value(self, place: tuple[str, str]) -> float | None:
         return self.cells[place].estimate.value if place in self.cells else None
@@ -67,7 +73,17 @@ def _grid(chart: Chart, unit: str, cells: Sequence[Cell]) -> _Grid:
     placed = {(columns[c.condition[chart.x]], lines[c.condition.get(y)]): c for c in cells}
     values = [c.estimate.value for c in cells if c.estimate.value is not None]
     low, high = (0.0, 1.0) if unit == "rate" or not values else (min(values), max(values))
-    return _Grid(chart, unit, tuple(dict.fromkeys(columns.values())), tuple(dict.fromkeys(lines.values())), placed, low, high)
+    xs, ys = (tuple(dict.fromkeys(texts.values())) for texts in (columns, lines))
+    return _Grid(chart, unit, xs, ys, placed, low, high, _upright(chart.x_line, columns))
+
+
+def _upright(at: float | None, columns: Mapping[Scalar, str]) -> tuple[str, int] | None:
+    """Behind the last column up to `at`, before the first where none is; no line among names."""
+    numbers = {v: text for v, text in columns.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    if at is None or len(numbers) < len(columns):
+        return None
+    reached = [text for v, text in numbers.items() if v <= at or math.isclose(v, at)]
+    return (reached[-1], 1) if reached else (next(iter(numbers.values())), 0)
 
 
 def _steps(key: str, values: Sequence[Scalar], *, falling: bool = False) -> dict[Scalar, str]:
@@ -149,6 +165,7 @@ def _marks(grid: _Grid) -> dict[str, Any]:
                 "encoding": {"x": x, "y": y, "stroke": ink, "tooltip": tip},
             },
             *_boundary(grid, x, y),
+            *_upright_line(grid, x),
             {"mark": {"type": "text", "fontSize": 13, "fontWeight": 600}, "transform": known, "encoding": {**text, "color": ink}},
             {"mark": {"type": "text", "fontSize": 13, "color": MUTED}, "transform": unknown, "encoding": text},
         ],
@@ -175,6 +192,20 @@ def _boundary(grid: _Grid, x: dict[str, Any], y: dict[str, Any]) -> list[dict[st
     ]
 
 
+def _upright_line(grid: _Grid, x: dict[str, Any]) -> list[dict[str, Any]]:
+    if grid.line is None:
+        return []
+    column, side = grid.line
+    return [
+        {
+            "data": {"values": [{"x": column}]},
+            "mark": {"type": "rule", "stroke": color, "strokeWidth": width, "strokeDash": dash},
+            "encoding": {"x": {**x, "bandPosition": side}},
+        }
+        for color, width, dash in ((ON_DARK, 7, [1, 0]), (UPRIGHT, 4, [1, 0]), (ON_DARK, 1.6, [5, 5]))
+    ]
+
+
 def _differ(grid: _Grid, a: tuple[str, str], b: tuple[str, str]) -> bool:
     sides = grid.side(a), grid.side(b)
     return None not in sides and sides[0] != sides[1]
@@ -195,6 +226,8 @@ def _legend(grid: _Grid, quantity: str) -> tuple[Key, ...]:
         keys.append(Key("low to high", "map", "cells", HEAT))
     if {True, False} <= sides:
         keys.append(Key("the line between them", "map", "edge"))
+    if grid.line is not None:
+        keys.append(Key(_line_text(grid.chart), "map", "upright", (UPRIGHT,)))
     if any(row.get("open") for row in rows):
         keys.append(Key("undecided: the interval reaches across the line", "map", "open"))
     if any(not row["known"] for row in rows):
@@ -202,10 +235,17 @@ def _legend(grid: _Grid, quantity: str) -> tuple[Key, ...]:
     return tuple(keys)
 
 
+def _line_text(chart: Chart) -> str:
+    return plain(chart.x_line_text) or f"{show.words(chart.x)} {show.scalar(chart.x, chart.x_line)}"
+
+
 def _in_words(grid: _Grid) -> list[str]:
     """Row by row, for those who cannot see the map."""
     x, y = show.words(grid.chart.x), show.words(grid.chart.y or "")
     sentences = []
+    if grid.line is not None:
+        column, side = grid.line
+        sentences.append(f"An upright line {'behind' if side else 'before'} {x} {column}: {_line_text(grid.chart)}.")
     for line in grid.ys[:_HIGHEST]:
         told = [
             f"{x} {column}: {'not measured' if (column, line) not in grid.cells else _told(grid.cells[column, line])}" for column in grid.xs

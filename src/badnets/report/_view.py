@@ -116,6 +116,8 @@ def _headline_cell(claim: Evidence) -> Cell | None:
 
 def table(claim: Evidence) -> Table:
     """One row a cell; columns that would be empty in every row are left out."""
+    sized = any(c.size_bytes is not None for c in claim.cells)
+    seconds = [c.seconds for c in claim.cells]
     columns = {
         "condition": [show.condition(c.condition) for c in claim.cells],
         "quantity": [plain(c.quantity) for c in claim.cells],
@@ -126,7 +128,9 @@ def table(claim: Evidence) -> Table:
         ],
         "verdict": [show.verdict(c.verdict) for c in claim.cells],
         "file size (of the first row)": _beside_first([c.size_bytes for c in claim.cells], show.size),
-        "time per image (of the first row)": _beside_first([c.seconds for c in claim.cells], show.short_time),
+        "time per image (of the first row)": _beside_first(seconds if sized else [], show.short_time),
+        "time a net": [] if sized else ["" if s is None else show.short_time(s) for s in seconds],
+        "memory a net": ["" if c.memory_bytes is None else show.size(c.memory_bytes) for c in claim.cells],
         "p": ["" if c.p is None else f"{c.p:.2g}" for c in claim.cells],
         "n": [f"{c.estimate.n:,}" for c in claim.cells],
         "seeds": [f"{c.estimate.num_seeds}" for c in claim.cells],

@@ -1,8 +1,9 @@
-"""Charts as Vega-Lite specifications built by hand from a claim's cells: bands, dots, heat maps and maps of a boundary.
+"""Charts as Vega-Lite specifications built by hand from a claim's cells: bands, dots, heat maps.
 
-Nothing here is computed beyond the choice of what stands where. Fields have fixed names and every text is data, so that no
-class name or note can become an expression. Colours are written in the light theme; the page's style sheet maps each of
-them to its dark and its printed value, which is why they are constants and not taken from a scheme.
+Maps, scatter charts and tables of figures have modules of their own. Nothing here is computed beyond the choice of what stands where.
+Fields have fixed names and every text is data, so that no class name or note can become an expression. Colours are written in the light
+theme; the page's style sheet maps each of them to its dark and its printed value, which is why they are constants and not taken from a
+scheme.
 """
 
 from __future__ import annotations
@@ -15,9 +16,26 @@ from typing import Any
 from badnets.core.errors import RefusedError
 from badnets.core.types import Cell, Chart, Evidence, Scalar
 from badnets.report import _format as show
-from badnets.report._drawing import CONTROL, GRID, HEAT, INK, MARGIN, MUTED, PALETTE, SHAPES, Drawing, Key, framed, margin_text, titled
+from badnets.report._drawing import (
+    CONTROL,
+    GRID,
+    HEAT,
+    INK,
+    MARGIN,
+    MUTED,
+    PALETTE,
+    SHAPES,
+    Drawing,
+    Key,
+    framed,
+    margin_text,
+    series_labels,
+    titled,
+)
 from badnets.report._escape import plain
 from badnets.report._map import map_drawing
+from badnets.report._scatter import scatter_drawing
+from badnets.report._table import table_drawings
 
 __all__ = ["CONTROL", "GRID", "HEAT", "INK", "MARGIN", "MUTED", "PALETTE", "SHAPES", "Drawing", "Key", "drawings"]
 
@@ -44,27 +62,38 @@ class _Plot:
 
 
 def drawings(evidence: Evidence) -> list[Drawing]:
-    """The charts of a claim in order; a chart over quantities of different units becomes one drawing a unit."""
+    """The charts of a claim in order; over quantities of different units one drawing a unit, but for scatter charts and tables."""
     result = []
     for chart in evidence.charts:
         if chart.kind not in _KINDS:
             raise RefusedError("E-CHART", f"expected a chart of kind {', '.join(_KINDS)}, got {plain(chart.kind)!r:.60}.")
         cells = [c for c in evidence.cells if _belongs(c, chart)]
-        for unit in dict.fromkeys(c.unit for c in cells):
-            mine = [c for c in cells if c.unit == unit]
-            result += _maps(chart, unit, mine) if chart.kind == "map" else [_drawing(chart, unit, mine, evidence.control_name)]
+        if chart.kind == "table":
+            result += table_drawings(chart, cells)
+        elif chart.kind == "scatter":
+            result += [scatter_drawing(chart, cells)] if cells else []
+        else:
+            result += _by_unit(chart, cells, evidence.control_name)
+    return result
+
+
+def _by_unit(chart: Chart, cells: Sequence[Cell], control_name: str) -> list[Drawing]:
+    result = []
+    for unit in dict.fromkeys(c.unit for c in cells):
+        mine = [c for c in cells if c.unit == unit]
+        result += _maps(chart, unit, mine) if chart.kind == "map" else [_drawing(chart, unit, mine, control_name)]
     return result
 
 
 def _belongs(cell: Cell, chart: Chart) -> bool:
-    wanted = [chart.x] if chart.kind in ("band", "dots") else [chart.x, chart.y]
+    wanted = [chart.x, chart.y] if chart.kind in ("heat", "map") else [chart.x]
     agrees = all(key in cell.condition and cell.condition[key] == value for key, value in chart.where.items())
     return agrees and cell.quantity in chart.quantities and all(key in cell.condition for key in wanted)
 
 
 def _maps(chart: Chart, unit: str, cells: Sequence[Cell]) -> list[Drawing]:
     """One map; one for each label if cells would stand on top of one another."""
-    labels = _series_labels(chart, cells)
+    labels = series_labels(chart, cells)
     if len(set(labels)) == 1:
         return [map_drawing(chart, unit, cells)]
     split = {label: [c for c, own in zip(cells, labels, strict=True) if own == label] for label in dict.fromkeys(labels)}
@@ -82,7 +111,7 @@ def _drawing(chart: Chart, unit: str, cells: Sequence[Cell], control_name: str) 
 
 
 def _collect(plot: _Plot, cells: Sequence[Cell]) -> _Plot:
-    labels = _series_labels(plot.chart, cells)
+    labels = series_labels(plot.chart, cells)
     for cell, label in zip(cells, labels, strict=True):
         place = _place(plot, cell)
         if cell.estimate.value is None or place is None:
@@ -125,23 +154,6 @@ def _all_shares(key: str, cells: Sequence[Cell]) -> bool:
     """One axis has one unit: per cent only if every number on it is a share (an integer 1 next to 0.5 is one, next to 9 is not)."""
     numbers = [v for v in (c.condition.get(key) for c in cells) if isinstance(v, int | float) and not isinstance(v, bool)]
     return any(show.is_share(key, v) for v in numbers) and all(0 <= v <= 1 for v in numbers)
-
-
-def _series_labels(chart: Chart, cells: Sequence[Cell]) -> list[str]:
-    """What tells the lines apart: quantity if there are several, the series value, and whatever else would make two cells collide."""
-    several = len({c.quantity for c in cells}) > 1
-    own = {chart.x, chart.y, chart.series}
-    places = [(c.quantity, *(str(c.condition.get(k)) for k in own if k)) for c in cells]
-    collide = len(set(places)) < len(places)
-    rest = sorted({k for c in cells for k in c.condition if k not in own and len({str(d.condition.get(k)) for d in cells}) > 1})
-    labels = []
-    for cell in cells:
-        parts = [show.words(cell.quantity)] if several else []
-        if chart.series is not None:
-            parts.append(show.scalar(chart.series, cell.condition.get(chart.series)))
-        parts += [f"{show.words(k)} {show.scalar(k, cell.condition.get(k))}" for k in rest if collide]
-        labels.append(", ".join(parts) or show.words(cell.quantity))
-    return labels
 
 
 def _legend(plot: _Plot) -> tuple[Key, ...]:
@@ -312,4 +324,11 @@ def _heat(plot: _Plot, title: str) -> dict[str, Any]:
 
 
 _MARKS = {"band": _band, "dots": _dots, "heat": _heat}
-_KINDS = {"band": "Line chart with interval bands", "dots": "Dot chart with intervals", "heat": "Heat map", "map": "Map"}
+_KINDS = {
+    "band": "Line chart with interval bands",
+    "dots": "Dot chart with intervals",
+    "heat": "Heat map",
+    "map": "Map",
+    "scatter": "Scatter chart",
+    "table": "Table",
+}

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from badnets.core.types import Event, Evidence, Record
 from badnets.report import _format as show
 from badnets.report import _view as view
+from badnets.report._drawing import Drawing
 from badnets.report._escape import markdown as escaped
+from badnets.report.charts import drawings
 
 
 def render_markdown(record: Record) -> str:
-    """The whole report without charts and pictures (those are in the HTML file)."""
+    """The whole report without pictures and charts other than tables (those are in the HTML file)."""
     about = view.about(record)
     lines = [f"# {escaped(about.title)}", "", escaped(about.tally), ""]
     lines += ["; ".join(f"{escaped(name)} {escaped(text)}" for name, text in about.facts), ""]
@@ -46,9 +48,22 @@ def _claim(number: int, claim: Evidence) -> list[str]:
     lines = [f"## {number}. {escaped(claim.sentence)}", "", f"**{show.verdict(claim.verdict)}** {escaped(claim.reason)}", ""]
     if claim.rule:
         lines += [f"Decided by {escaped(claim.rule)}", ""]
+    lines += [line for drawing in _tables_of_figures(claim) for line in _pivot(drawing)]
     lines += _story(claim.story)
     cells = view.table(claim)
     return lines + ([*_table(cells.columns, cells.rows), ""] if cells.rows else [])
+
+
+def _tables_of_figures(claim: Evidence) -> list[Drawing]:
+    return drawings(claim.model_copy(update={"charts": [chart for chart in claim.charts if chart.kind == "table"]}))
+
+
+def _pivot(drawing: Drawing) -> list[str]:
+    assert drawing.pivot is not None, "a table has a pivot"
+    scope = f" ({escaped(drawing.scope)})" if drawing.scope else ""
+    rows = [(name, *map(str, entries)) for name, entries in drawing.pivot.rows]
+    note = [escaped(drawing.note), ""] if drawing.note else []
+    return [f"**{escaped(drawing.title)}**{scope}", "", *_table(drawing.pivot.columns, rows), "", *note]
 
 
 def _story(story: Sequence[Event]) -> list[str]:

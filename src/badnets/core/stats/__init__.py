@@ -6,12 +6,13 @@ from badnets.core.stats.decide import holm, p_above, p_below, p_within, tost
 from badnets.core.stats.power import power_binomial, smallest_detectable_difference, smallest_noticeable_share
 from badnets.core.stats.proportions import clopper_pearson, mcnemar_exact, newcombe, newcombe_paired, wilson
 from badnets.core.stats.ratio import ratio_over_seeds
-from badnets.core.stats.scores import Confusion, auroc, auroc_over_seeds, confusion, tpr_at_fpr
+from badnets.core.stats.scores import Confusion, auroc, auroc_estimator, auroc_over_seeds, confusion, tpr_at_fpr
 from badnets.core.stats.seeds import difference_over_seeds, mean_over_seeds, rate_over_seeds, slope_over_seeds, t_over_seeds
 
 __all__ = [
     "Confusion",
     "auroc",
+    "auroc_estimator",
     "auroc_over_seeds",
     "clopper_pearson",
     "cluster_bootstrap",

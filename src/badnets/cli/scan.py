@@ -1,0 +1,99 @@
+"""`badnets scan`: is this net, or this training set, backdoored? Blind, with p-values, a cost for each answer, and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from badnets.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from badnets.claims._base import Effort
+    from badnets.datasets._base import Dataset
+    from badnets.plans._jobs import Site
+
+FINDING, NOT_ANALYSABLE = 1, 3
+
+
+def scan(
+    model: Path | None = None,
+    dataset: str | None = None,
+    *,
+    data: Path | None = None,
+    net: str | None = None,
+    effort: Literal["quick", "standard", "thorough"] = "quick",
+    store: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Look for a backdoor in a net, or (with --dataset and no net) in training data.
+
+    Parameters
+    ----------
+    model
+        A .safetensors file with a net of `badnets list nets`. Exit status: 0 nothing found, 1 backdoored, 3 not analysable.
+    dataset
+        The data set that the net is for, by name; or, without a net, the training data to be looked through (a name or a folder).
+    data
+        A folder to find the data in.
+    net
+        The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
+    effort
+        How many clean nets the verdict is a rank among: quick 39, standard 99, thorough 199. They are trained once and kept.
+    store
+        Folder of results; $BADNETS_HOME or the user's data folder by default.
+    json
+        Print the verdict as one JSON document on stdout and nothing else there.
+    """
+    from badnets.cli._choose import choose_dataset, choose_net
+    from badnets.cli._output import open_store
+    from badnets.plans._jobs import Site
+
+    if model is None and dataset is None and data is None:
+        hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
+        raise UsageError("E-USAGE", "expected a net or training data to scan, got neither.", hint=hint)
+    if model is None and dataset is not None and Path(dataset).is_dir():
+        dataset, data = None, Path(dataset)
+    chosen, folder = choose_dataset(dataset, data)
+    site = Site(open_store(store), folder)
+    if model is None:
+        _scan_rows(chosen, site, json=json)
+        return
+    _scan_model(model, chosen, site, (choose_net(net) if net else None, effort), json=json)
+
+
+def _scan_model(model: Path, chosen: Dataset, site: Site, how: tuple[dict[str, Any] | None, Effort], *, json: bool) -> None:
+    from badnets.cli._output import print_json
+    from badnets.cli._progress import Progress
+    from badnets.cli._verdicts import print_verdict, write_pictures
+    from badnets.plans._model_file import open_model
+    from badnets.plans._null import Kind, null_population
+    from badnets.plans._scan import DETECTORS, scan_model
+
+    net, effort = how
+    loaded = chosen.load(site.data)
+    opened = open_model(model, loaded, net)
+    with Progress("clean nets to compare with") as progress:
+        null = null_population(Kind(chosen, loaded, opened.net), DETECTORS, effort, site, progress)
+    found = scan_model(opened, loaded, null)
+    written = write_pictures(site.store.root / "scans" / opened.sha256[:12], found.pictures)
+    if json:
+        print_json(found.verdict)
+    else:
+        print_verdict(found.verdict, found.pictures, written)
+    sys.exit(NOT_ANALYSABLE if found.verdict.flagged is None else FINDING if found.verdict.flagged else 0)
+
+
+def _scan_rows(chosen: Dataset, site: Site, *, json: bool) -> None:
+    from badnets.cli._output import print_json
+    from badnets.cli._verdicts import print_rows
+    from badnets.plans._scan_rows import scan_rows, write_rows
+
+    loaded = chosen.load(site.data)
+    found = scan_rows(loaded)
+    written = write_rows(site.store.root / "scans" / loaded.sha256[:12], found)
+    if json:
+        print_json(found.verdict)
+    else:
+        print_rows(found.verdict, written)
+    sys.exit(FINDING if found.verdict.flagged else 0)

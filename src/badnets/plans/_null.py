@@ -1,0 +1,119 @@
+"""A null population: clean nets of one architecture and data set, trained once, scored by detectors, kept in the store.
+
+A verdict on a suspect is its rank among these. It is right for suspects that, were they clean, could have been one of them: same
+architecture, same kind of data, a recipe like ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from badnets.claims._base import Effort, Need
+from badnets.claims._scanned import Scanned, Seen
+from badnets.claims.undetectable import FIRST_CALIBRATION
+from badnets.core.config import key_of
+from badnets.datasets._base import Dataset, ImageSet
+from badnets.plans._jobs import Site, work_through
+from badnets.plans._plan import Plan
+from badnets.plans._run import bench_of
+from badnets.plans._stop import StopRequest
+from badnets.plans._trial import device_name
+
+if TYPE_CHECKING:
+    from badnets.core.types import Estimate
+    from badnets.detectors._calibration import Calibration, Scores, Spread
+
+NUM_NETS: Mapping[Effort, int] = {"quick": 39, "standard": 99, "thorough": 199}
+NUM_REPEATED, REPEATS, FOLDS = 5, 2, 5
+
+
+class Watcher(Protocol):
+    """Who watches a null population being made, and may stop it."""
+
+    stop: StopRequest
+
+    def started(self, nets: int, jobs: int) -> None: ...
+
+    def progress(self, done: int, jobs: int, seconds_left: float | None) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Null:
+    """Scores of clean nets: `nets` has a mapping by detector for each; `repeated`: of a few nets, several scores a detector; `seconds` that
+    a detector took."""
+
+    nets: Sequence[Scores]
+    repeated: Mapping[str, list[list[float]]]
+    seconds: Mapping[str, float]
+    setting: str
+
+    @property
+    def calibration(self) -> Calibration:
+        """All nets as what a suspect is judged by."""
+        from badnets.detectors._calibration import Calibration
+
+        return Calibration.of(self.nets, setting=self.setting)
+
+    def false_alarms(self, *, alpha: float) -> Estimate:
+        """Share of clean nets that a calibration on the others flags: each fifth of them is judged by the other four."""
+        from badnets.core import stats
+        from badnets.detectors._calibration import Calibration, judge
+
+        verdicts = []
+        for fold in range(FOLDS):
+            others = Calibration.of([net for i, net in enumerate(self.nets) if i % FOLDS != fold])
+            verdicts += [judge(others, net, alpha=alpha).flagged for net in self.nets[fold::FOLDS]]
+        known = [verdict for verdict in verdicts if verdict is not None]
+        return stats.wilson(sum(known), len(known), num_seeds=len(known))
+
+    def spread(self, name: str, *, alpha: float) -> Spread:
+        """How steady one detector is when it is run again with other random numbers."""
+        from badnets.detectors._calibration import repeat_spread
+
+        return repeat_spread(self.calibration, name, self.repeated[name], alpha=alpha)
+
+
+class Kind(NamedTuple):
+    """Which nets: a data set, the same loaded, and an architecture as plain values."""
+
+    dataset: Dataset
+    data: ImageSet
+    net: dict[str, Any]
+
+
+def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site: Site, watch: Watcher) -> Null:
+    """From the store what is there; what is missing is trained and scored. Stopped in between, the same call continues.
+
+    Raises StoreError, PartialError, Stopped.
+    """
+    dataset, data, net = kind
+    count = NUM_NETS[effort]
+    asked = {name: Need(None, _question(name), count, FIRST_CALIBRATION) for name in detectors}
+    again = {name: Need(None, _question(name).but(repeats=REPEATS), NUM_REPEATED, FIRST_CALIBRATION) for name in detectors}
+    plan = Plan(name="scan", dataset=dataset, effort=effort, claims=(), net=net, seeds=1, arms_seeds=1, population=1)
+    bench = bench_of(plan, data, site.store, device_name())
+    with site.store.lock(key_of({"null": data.sha256, "net": net})):
+        for need in (*asked.values(), *again.values()):
+            bench.want(need)
+        bench.load()
+        jobs = bench.jobs(str(site.data) if site.data else None)
+        watch.started(count, len(jobs))
+        for done, left in work_through(bench, jobs, site, watch.stop):
+            watch.progress(done, len(jobs), left)
+    seen = {name: [_seen(need, answer) for answer in bench.answers(need)] for name, need in asked.items()}
+    scores = [{name: (float(seen[name][i].score_R[0]) if seen[name][i].analysable else None) for name in detectors} for i in range(count)]
+    repeated = {name: [_seen(need, answer).score_R.tolist() for answer in bench.answers(need)] for name, need in again.items()}
+    seconds = {name: sum(s.seconds for s in seen[name]) / count for name in detectors}
+    setting = f"{net['kind']} on {data.name}, {bench.parts.recipe.epochs:g} epochs"
+    return Null(scores, repeated, seconds, setting)
+
+
+def _question(name: str) -> Scanned:
+    return Scanned(detector={"kind": name})
+
+
+def _seen(need: Need, answer: Any) -> Seen:
+    assert isinstance(need.question, Scanned)
+    return need.question.read(answer)

@@ -1,0 +1,228 @@
+"""Repairs one net with clean images and no secret: tries repairs, keeps the best by clean criteria, says what it did and what it cost.
+
+Clean criteria: what a repair costs in accuracy on clean images that it did not see, and how well a trigger that was inverted from the net
+as it came still works. Nobody here knows the true trigger, so nobody here can say that it is gone; and what is gone may be relearned.
+Shapes: N images, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pydantic
+
+from badnets.core import files, registry, stats
+from badnets.core.rng import numpy_generator
+from badnets.core.suspect import Suspect
+from badnets.core.types import Estimate
+from badnets.datasets._base import ImageSet
+from badnets.plans._model_file import ModelFile
+from badnets.plans._trial import NUM_THREADS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from badnets.nets._base import Network
+    from badnets.train.inversion import Inversion
+
+REPAIRS = ("clp", "fine_tuning", "fine_pruning", "fst", "ft_sam", "anp", "unlearning")
+"""Cheapest first, so that a budget of seconds tries as many as it can."""
+BUDGET_SECONDS, MAX_LOSS, HELD = 120.0, 0.02, 5
+"""MAX_LOSS: of clean accuracy, by which a repair may fall short of the net as it came. Every fifth clean image is held out to judge."""
+WEIGHTS, REPORT, FIGURES = "repaired.safetensors", "REPORT.md", "repair.json"
+
+
+class Tried(pydantic.BaseModel):
+    """One repair. `accuracy`: on held-out clean images; `inverted`: share of them that some inverted trigger moves to its class, for the
+    trigger that moves most."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    repair: str
+    accuracy: Estimate | None
+    inverted: Estimate | None
+    seconds: float
+    images: int
+    note: str
+    why_not: str
+
+
+class Report(pydantic.BaseModel):
+    """Before and after. `chosen` None: nothing was better than the net as it came, by clean criteria."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    file: str
+    sha256: str
+    dataset: str
+    clean_images: int
+    held_images: int
+    before: Tried
+    tried: list[Tried]
+    chosen: str | None
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Held-out clean images, and the triggers inverted from the net as it came, laid over those of them that they should move."""
+
+    clean: tuple[Tensor, Tensor]
+    found: Inversion
+    goals: list[int]
+
+    def accuracy(self, network: Network) -> np.ndarray:
+        x_NCHW, y_N = self.clean
+        return (network.predict_logits(x_NCHW).argmax(dim=1).cpu() == y_N).numpy()
+
+    def inverted(self, network: Network) -> np.ndarray:
+        """Moved or not, of the trigger that moves the largest share."""
+        x_NCHW, y_N = self.clean
+        moved = []
+        for goal in self.goals:
+            others_NCHW = x_NCHW[y_N != goal]
+            moved.append((network.predict_logits(self.found.stamp(goal, others_NCHW)).argmax(dim=1).cpu() == goal).numpy())
+        return max(moved, key=lambda hit_N: float(hit_N.mean()))
+
+
+def repair_model(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Report]:
+    """Each repair as it was tried, and in the end the report; then `out` holds the repaired net, if there is a better one."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(NUM_THREADS)
+    try:
+        yield from _try_all(model, data, out)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _try_all(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Report]:
+    start = time.perf_counter()
+    held_N = np.arange(len(data.budget)) % HELD == HELD - 1
+    judge = _judge(model.network, data, held_N)
+    before = _weighed("as it came", model.network, judge)
+    yield before
+    suspect = Suspect(model.network, data.shape, data.num_classes, clean=(data.budget.x_NCHW[~held_N], data.budget.y_N[~held_N]))
+    tried, networks = [], {}
+    for name in REPAIRS:
+        if time.perf_counter() - start > BUDGET_SECONDS:
+            break
+        one, network = _tried(name, suspect, judge, int(model.sha256[:15], 16))
+        tried.append(one)
+        if network is not None:
+            networks[name] = network
+        yield one
+    chosen = choose(before, tried)
+    report = Report(
+        file=str(model.path),
+        sha256=model.sha256,
+        dataset=data.name,
+        clean_images=int((~held_N).sum()),
+        held_images=int(held_N.sum()),
+        before=before,
+        tried=tried,
+        chosen=chosen,
+        files={},
+    )
+    yield _written(report, None if chosen is None else networks[chosen], out)
+
+
+def _judge(network: Network, data: ImageSet, held_N: np.ndarray) -> _Judge:
+    """Triggers are looked for with the images that repairs may use, and are then tried on the held-out ones."""
+    import torch
+
+    from badnets.train.inversion import Search, few_of_each, invert
+
+    x_NCHW, y_N = (torch.from_numpy(np.ascontiguousarray(part)) for part in (data.budget.x_NCHW, data.budget.y_N))
+    mask_N = torch.from_numpy(held_N)
+    found = invert(network, few_of_each(x_NCHW[~mask_N], y_N[~mask_N], 60), Search(steps=120))
+    goals = [k for k in range(data.num_classes) if bool(torch.isfinite(found.norm_G[k])) and bool((y_N[mask_N] != k).any())]
+    # The smallest ones are what a backdoor leaves; large ones move any net, repaired or not.
+    goals = sorted(goals, key=lambda k: float(found.norm_G[k]))[:1]
+    return _Judge((x_NCHW[mask_N], y_N[mask_N]), found, goals)
+
+
+def _weighed(name: str, network: Network, judge: _Judge, *, seconds: float = 0.0, images: int = 0, note: str = "") -> Tried:
+    right_N = judge.accuracy(network)
+    inverted = None
+    if judge.goals:
+        moved_N = judge.inverted(network)
+        inverted = stats.wilson(int(moved_N.sum()), len(moved_N))
+    accuracy = stats.wilson(int(right_N.sum()), len(right_N))
+    return Tried(repair=name, accuracy=accuracy, inverted=inverted, seconds=seconds, images=images, note=note, why_not="")
+
+
+def _tried(name: str, suspect: Suspect, judge: _Judge, seed: int) -> tuple[Tried, Network | None]:
+    from badnets.repairs._base import Repair
+
+    repair = registry.parse("repairs", {"kind": name})
+    assert isinstance(repair, Repair)
+    done = repair.apply(suspect, rng=numpy_generator(seed, "repair", name))
+    if done.network is None:
+        nothing = Tried(repair=name, accuracy=None, inverted=None, seconds=done.seconds, images=done.images, note="", why_not=done.why_not)
+        return nothing, None
+    return _weighed(name, done.network, judge, seconds=done.seconds, images=done.images, note=done.note), done.network
+
+
+def choose(before: Tried, tried: list[Tried]) -> str | None:
+    """Of the repairs that cost at most MAX_LOSS in accuracy the one that leaves least of the inverted trigger, if that is less than before;
+    of equal ones the more accurate."""
+    if before.accuracy is None or before.accuracy.value is None or before.inverted is None or before.inverted.value is None:
+        return None
+    known = [
+        (one.inverted.value, -one.accuracy.value, one.repair)
+        for one in tried
+        if one.accuracy and one.inverted and one.accuracy.value is not None and one.inverted.value is not None
+    ]
+    bearable = sorted(one for one in known if -one[1] >= before.accuracy.value - MAX_LOSS)
+    return bearable[0][2] if bearable and bearable[0][0] < before.inverted.value else None
+
+
+def _written(report: Report, network: Network | None, out: Path) -> Report:
+    from badnets.nets._weights import to_bytes
+
+    hashes = {}
+    if network is not None:
+        content = to_bytes(network, {"badnets.repaired_by": str(report.chosen), "badnets.repaired_from": report.sha256})
+        files.write_bytes(out / WEIGHTS, content)
+        hashes[WEIGHTS] = hashlib.sha256(content).hexdigest()
+    report = report.model_copy(update={"files": hashes})
+    files.write_text(out / REPORT, as_markdown(report))
+    files.write_text(out / FIGURES, report.model_dump_json(indent=2) + "\n")
+    return report
+
+
+def as_markdown(report: Report) -> str:
+    """The report for people."""
+    rows = [
+        f"| {one.repair}{' (kept)' if one.repair == report.chosen else ''} | {percent(one.accuracy)} | {percent(one.inverted)} | "
+        f"{one.seconds:.1f} | {one.why_not or one.note} |"
+        for one in (report.before, *report.tried)
+    ]
+    kept = f"Kept: `{report.chosen}`." if report.chosen else "Nothing was kept: no repair was better by clean criteria."
+    table = "\n".join(["| repair | accuracy | inverted trigger works | seconds | what it did |", "|---|---|---|---|---|", *rows])
+    return f"""# Repair of {Path(report.file).name}
+
+{kept} SHA-256 of the net as it came: `{report.sha256}`.
+
+{table}
+
+Accuracy is on {report.held_images} clean images of {report.dataset} that no repair saw; repairs had {report.clean_images} others.
+The inverted trigger is the smallest that was found on the net as it came. The true trigger, if there is one, is not known here: that an
+inverted one no longer works does not prove that the true one does not, and a repaired net may relearn its backdoor from a few poisoned
+images. Verify with data of your own.
+"""
+
+
+def percent(estimate: Estimate | None) -> str:
+    """A rate with its interval, or "unknown"."""
+    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
+        return "unknown"
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

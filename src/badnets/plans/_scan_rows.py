@@ -1,0 +1,192 @@
+"""Looks through training data: which rows form a group within their class that a net trained without them does not call by its label?
+
+Two steps, neither of which needs clean data. SCAn splits each class in two by the features of a net trained on everything; then a net is
+trained without the groups that stand out, and asked about them. Poison loses its label (without it nobody learns the trigger), an odd but
+rightly labelled group keeps it. Does not apply to poison whose labels are right; wrong labels without a trigger are found as well.
+D. Tang, X. Wang, H. Tang, K. Zhang (2021), Demon in the Variant, https://arxiv.org/abs/1908.00686 (the split). The second step is ours.
+Shapes: N rows, M rows of a group.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pydantic
+
+from badnets.core import files, stats
+from badnets.core.png import png_bytes
+from badnets.core.rng import numpy_generator
+from badnets.core.suspect import Suspect
+from badnets.core.types import Estimate
+from badnets.datasets._base import ImageSet, Split
+from badnets.plans._plant import default_net
+from badnets.plans._trial import NUM_THREADS, Trial, device_name
+from badnets.train.recipe import default_recipe
+
+if TYPE_CHECKING:
+    from badnets.nets._base import Network
+
+FEWEST, HALF, ALPHA = 5, 0.5, 0.01
+"""FEWEST rows make a group; one that keeps its label in surely less than HALF of its rows is poisoned (at level ALPHA over all groups)."""
+SHEET_SIDE, SHEET_SCALE = 8, 3
+
+
+class Group(pydantic.BaseModel):
+    """Rows of one class that stand out. `agreement`: the share that a net trained without them calls by their label; `others`: what it
+    calls the rest of them most often."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    label: str
+    size: int
+    agreement: Estimate
+    others: str
+    poisoned: bool
+
+
+class RowVerdict(pydantic.BaseModel):
+    """What was found in training data."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    dataset: str
+    sha256: str
+    flagged: bool
+    num_rows: int
+    num_suspect: int
+    groups: list[Group]
+
+
+@dataclass(frozen=True, eq=False)
+class RowScan:
+    """The verdict, and of every row that was looked at: its image, its place in the data set, label, score, whether it is suspect, and what
+    a net trained without the suspects says of it (-1: it was not asked)."""
+
+    verdict: RowVerdict
+    rows: Split
+    score_N: np.ndarray
+    suspect_N: np.ndarray
+    said_N: np.ndarray
+    classes: tuple[str, ...]
+
+
+def scan_rows(data: ImageSet) -> RowScan:
+    """All images that could be trained on (the judge's official test part is none of them)."""
+    rows = _all_rows(data)
+    score_N, odd_N = _odd(_trained(data, rows), data, rows)
+    said_N = np.full(len(rows), -1)
+    if odd_N.any():
+        rest = Split(rows.x_NCHW[~odd_N], rows.y_N[~odd_N], rows.rows[~odd_N])
+        said_N[odd_N] = _says(_trained(data, rest), rows.x_NCHW[odd_N])
+    members = {k: np.flatnonzero(odd_N & (rows.y_N == k)) for k in range(data.num_classes)}
+    groups, suspect_N = [], np.zeros(len(rows), dtype=bool)
+    members = {k: index_M for k, index_M in members.items() if len(index_M) >= FEWEST}
+    for k, index_M in members.items():
+        group = _group(k, said_N[index_M], data.classes, level=1 - ALPHA / len(members))
+        suspect_N[index_M] = group.poisoned
+        groups.append(group)
+    verdict = RowVerdict(
+        dataset=data.name,
+        sha256=data.sha256,
+        flagged=bool(suspect_N.any()),
+        num_rows=len(rows),
+        num_suspect=int(suspect_N.sum()),
+        groups=groups,
+    )
+    return RowScan(verdict, rows, score_N, suspect_N, said_N, data.classes)
+
+
+def _all_rows(data: ImageSet) -> Split:
+    """Training rows and the defender's; with those of the other splits where the data set has no official test part."""
+    whole = data.name == "folder"
+    parts = (data.train, data.budget, data.validation, data.test) if whole else (data.train, data.budget)
+    order = np.argsort(np.concatenate([part.rows for part in parts]), kind="stable")
+    x_NCHW, y_N, rows = (np.concatenate([getattr(part, name) for part in parts])[order] for name in ("x_NCHW", "y_N", "rows"))
+    return Split(x_NCHW, y_N, rows)
+
+
+def _trained(data: ImageSet, rows: Split) -> Network:
+    import torch
+
+    from badnets.plans._work import train
+
+    device = device_name()
+    kind = default_net(data.shape, device).value
+    recipe = default_recipe(kind, data.shape, len(rows)).value
+    trial = Trial(data_sha256=data.sha256, net={"kind": kind}, recipe=recipe, attack=None, seed=0, device=device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(NUM_THREADS)
+    try:
+        return train(trial, replace(data, train=rows))[0]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _odd(network: Network, data: ImageSet, rows: Split) -> tuple[np.ndarray, np.ndarray]:
+    """SCAn's score of each row, and the groups of the classes that stand out more than most; that most of them are harmless shows later."""
+    from badnets.detectors.scan import Scan
+
+    suspect = Suspect(network, data.shape, data.num_classes, training=(rows.x_NCHW, rows.y_N))
+    finding = Scan(threshold=0.0).scan(suspect, rng=numpy_generator(0, "scan rows"))
+    if finding.score_N is None or finding.flag_N is None:
+        return np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
+    return finding.score_N, finding.flag_N
+
+
+def _says(network: Network, x_NCHW: np.ndarray) -> np.ndarray:
+    from badnets.measure.probe import predict
+
+    return predict(network, x_NCHW).argmax(axis=1)
+
+
+def _group(label: int, said_M: np.ndarray, classes: tuple[str, ...], *, level: float) -> Group:
+    kept_M = said_M == label
+    agreement = stats.wilson(int(kept_M.sum()), len(kept_M))
+    high = stats.wilson(int(kept_M.sum()), len(kept_M), level=level).high
+    names, counts = np.unique(said_M[~kept_M], return_counts=True)
+    often = [classes[k] for k in names[np.argsort(-counts, kind="stable")][:3]]
+    return Group(
+        label=classes[label],
+        size=len(said_M),
+        agreement=agreement,
+        others=", ".join(often),
+        poisoned=high is not None and high < HALF,
+    )
+
+
+def write_rows(folder: Path, found: RowScan) -> Mapping[str, Path]:
+    """A CSV of all rows and a contact sheet of the suspects."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "label", "suspect", "score", "called_without_them"])
+    columns = zip(found.rows.rows, found.rows.y_N, found.suspect_N, found.score_N, found.said_N, strict=True)
+    for row, label, suspect, score, said in columns:
+        called = "" if said < 0 else _cell(found.classes[said])
+        writer.writerow([int(row), _cell(found.classes[label]), int(suspect), f"{score:.6g}", called])
+    written = {"rows": folder / "rows.csv"}
+    files.write_text(written["rows"], text.getvalue())
+    if found.suspect_N.any():
+        written["sheet"] = folder / "suspects.png"
+        files.write_bytes(written["sheet"], png_bytes(_sheet(found.rows.x_NCHW[found.suspect_N])))
+    return written
+
+
+def _cell(text: str) -> str:
+    """A spreadsheet takes what begins like this for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _sheet(x_NCHW: np.ndarray) -> np.ndarray:
+    """Up to 64 images, evenly taken, in rows of eight with a frame between them."""
+    shown = x_NCHW[np.linspace(0, len(x_NCHW) - 1, min(len(x_NCHW), SHEET_SIDE**2)).astype(int)]
+    shown = shown.repeat(SHEET_SCALE, axis=2).repeat(SHEET_SCALE, axis=3)
+    shown = np.pad(shown, ((0, -len(shown) % SHEET_SIDE), (0, 0), (2, 2), (2, 2)), constant_values=128)
+    num, channels, height, width = shown.shape
+    tiles = shown.reshape(num // SHEET_SIDE, SHEET_SIDE, channels, height, width)
+    return tiles.transpose(2, 0, 3, 1, 4).reshape(channels, num // SHEET_SIDE * height, SHEET_SIDE * width)

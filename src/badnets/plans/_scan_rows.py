@@ -1,10 +1,12 @@
-"""Looks through training data: which rows form a group within their class that a net trained without them does not call by its label?
+"""Looks through training data for images whose label wins wherever they are laid, and which nobody would call so without them.
 
-Two steps, neither of which needs clean data. SCAn splits each class in two by the features of a net trained on everything; then a net is
-trained without the groups that stand out, and asked about them. Poison loses its label (without it nobody learns the trigger), an odd but
-rightly labelled group keeps it. Does not apply to poison whose labels are right; wrong labels without a trigger are found as well.
-D. Tang, X. Wang, H. Tang, K. Zhang (2021), Demon in the Variant, https://arxiv.org/abs/1908.00686 (the split). The second step is ours.
-Shapes: N rows, M rows of a group.
+Two steps, neither of which needs clean data. A net is trained on everything; each image is laid over images of other classes, and those
+that nearly always take their label along are suspects: they carry a trigger, or are just strong pictures of their class. Then a net is
+trained without the suspects and asked about them: strong pictures keep their label, poison loses it, since nothing else taught the trigger.
+Does not apply to poison whose labels are right, nor to a trigger whose label depends on what is under it (all-to-all, source-specific);
+misses faint triggers of which many copies are left when the suspects are out.
+Y. Gao, C. Xu, D. Wang, S. Chen, D. C. Ranasinghe, S. Nepal (2019), STRIP, https://arxiv.org/abs/1902.06531 (overlays, there of inputs at
+use, judged by their entropy). The second step is ours. Shapes: N rows, M rows of a group.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ import pydantic
 from badnets.core import files, stats
 from badnets.core.png import png_bytes
 from badnets.core.rng import numpy_generator
-from badnets.core.suspect import Suspect
 from badnets.core.types import Estimate
 from badnets.datasets._base import ImageSet, Split
 from badnets.plans._plant import default_net
@@ -32,14 +33,16 @@ from badnets.train.recipe import default_recipe
 if TYPE_CHECKING:
     from badnets.nets._base import Network
 
+OVERLAYS, WINS = 20, 0.9
+"""An image is a suspect if at least the share WINS of its overlays take its label."""
 FEWEST, HALF, ALPHA = 5, 0.5, 0.01
-"""FEWEST rows make a group; one that keeps its label in surely less than HALF of its rows is poisoned (at level ALPHA over all groups)."""
+"""FEWEST suspects make a group; it is poisoned if it keeps its label in surely less than HALF of its rows (level ALPHA over all groups)."""
 SHEET_SIDE, SHEET_SCALE = 8, 3
 
 
 class Group(pydantic.BaseModel):
-    """Rows of one class that stand out. `agreement`: the share that a net trained without them calls by their label; `others`: what it
-    calls the rest of them most often."""
+    """Suspects of one class. `agreement`: the share that a net trained without them calls by their label; `others`: what it calls the
+    rest of them most often."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -65,8 +68,8 @@ class RowVerdict(pydantic.BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class RowScan:
-    """The verdict, and of every row that was looked at: its image, its place in the data set, label, score, whether it is suspect, and what
-    a net trained without the suspects says of it (-1: it was not asked)."""
+    """The verdict, and of every row that was looked at: its image, its place in the data set, label, `score_N` (the share of overlays that
+    take its label), whether it is poison by the verdict, and what a net trained without the suspects says of it (-1: it was not asked)."""
 
     verdict: RowVerdict
     rows: Split
@@ -79,12 +82,12 @@ class RowScan:
 def scan_rows(data: ImageSet) -> RowScan:
     """All images that could be trained on (the judge's official test part is none of them)."""
     rows = _all_rows(data)
-    score_N, odd_N = _odd(_trained(data, rows), data, rows)
-    said_N = np.full(len(rows), -1)
-    if odd_N.any():
-        rest = Split(rows.x_NCHW[~odd_N], rows.y_N[~odd_N], rows.rows[~odd_N])
-        said_N[odd_N] = _says(_trained(data, rest), rows.x_NCHW[odd_N])
-    members = {k: np.flatnonzero(odd_N & (rows.y_N == k)) for k in range(data.num_classes)}
+    score_N = _wins(_trained(data, rows), rows)
+    strong_N, said_N = score_N >= WINS, np.full(len(rows), -1)
+    if strong_N.any() and not strong_N.all():
+        rest = Split(rows.x_NCHW[~strong_N], rows.y_N[~strong_N], rows.rows[~strong_N])
+        said_N[strong_N] = _says(_trained(data, rest), rows.x_NCHW[strong_N])
+    members = {k: np.flatnonzero((said_N >= 0) & (rows.y_N == k)) for k in range(data.num_classes)}
     groups, suspect_N = [], np.zeros(len(rows), dtype=bool)
     members = {k: index_M for k, index_M in members.items() if len(index_M) >= FEWEST}
     for k, index_M in members.items():
@@ -128,15 +131,23 @@ def _trained(data: ImageSet, rows: Split) -> Network:
         torch.set_num_threads(threads)
 
 
-def _odd(network: Network, data: ImageSet, rows: Split) -> tuple[np.ndarray, np.ndarray]:
-    """SCAn's score of each row, and the groups of the classes that stand out more than most; that most of them are harmless shows later."""
-    from badnets.detectors.scan import Scan
+def _wins(network: Network, rows: Split) -> np.ndarray:
+    """Of each row the share of overlays (sums of pixels, cut at white) with rows of other classes that take its label."""
+    won_N = np.zeros(len(rows))
+    for turn in range(OVERLAYS):
+        under_N = _of_another_class(rows.y_N, turn)
+        laid_NCHW = np.minimum(rows.x_NCHW.astype(np.uint16) + rows.x_NCHW[under_N], 255).astype(np.uint8)
+        won_N += _says(network, laid_NCHW) == rows.y_N
+    return won_N / OVERLAYS
 
-    suspect = Suspect(network, data.shape, data.num_classes, training=(rows.x_NCHW, rows.y_N))
-    finding = Scan(threshold=0.0).scan(suspect, rng=numpy_generator(0, "scan rows"))
-    if finding.score_N is None or finding.flag_N is None:
-        return np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
-    return finding.score_N, finding.flag_N
+
+def _of_another_class(y_N: np.ndarray, turn: int) -> np.ndarray:
+    """For each row another one of another class, drawn anew until it is."""
+    draw = numpy_generator(0, "overlays", turn)
+    under_N = draw.integers(0, len(y_N), len(y_N))
+    while (same_N := y_N[under_N] == y_N).any():
+        under_N[same_N] = draw.integers(0, len(y_N), int(same_N.sum()))
+    return under_N
 
 
 def _says(network: Network, x_NCHW: np.ndarray) -> np.ndarray:

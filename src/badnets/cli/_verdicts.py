@@ -55,7 +55,10 @@ def print_verdict(verdict: Verdict, pictures: Mapping[str, np.ndarray], written:
 
 
 def _headline(verdict: Verdict) -> list[tuple[str, str]]:
-    against = f"p = {verdict.p:.3f} against {verdict.num_null} clean nets" if verdict.p is not None else verdict.why_not
+    against = verdict.why_not
+    if verdict.p is not None:
+        least = verdict.p <= 1 / (1 + verdict.num_null)
+        against = f"p = {verdict.p:.3f} against {verdict.num_null} clean nets{', the least that so many can show' if least else ''}"
     if verdict.flagged is None:
         return [("NOT ANALYSABLE", "bold"), (f"  {plain(against)}. This does not mean clean.", "")]
     if verdict.flagged:

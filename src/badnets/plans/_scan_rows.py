@@ -33,8 +33,9 @@ from badnets.train.recipe import default_recipe
 if TYPE_CHECKING:
     from badnets.nets._base import Network
 
-OVERLAYS, WINS = 20, 0.9
-"""An image is a suspect if at least the share WINS of its overlays take its label."""
+OVERLAYS, WINS, MOST = 20, 0.9, 0.8
+"""An image is a suspect if at least the share WINS of its overlays take its label; but where more than MOST of a class do, the class wins,
+and without them there would be nobody left to keep the label."""
 FEWEST, HALF, ALPHA = 5, 0.5, 0.01
 """FEWEST suspects make a group; it is poisoned if it keeps its label in surely less than HALF of its rows (level ALPHA over all groups)."""
 SHEET_SIDE, SHEET_SCALE = 8, 3
@@ -83,8 +84,8 @@ def scan_rows(data: ImageSet) -> RowScan:
     """All images that could be trained on (the judge's official test part is none of them)."""
     rows = _all_rows(data)
     score_N = _wins(_trained(data, rows), rows)
-    strong_N, said_N = score_N >= WINS, np.full(len(rows), -1)
-    if strong_N.any() and not strong_N.all():
+    strong_N, said_N = _suspects(score_N, rows.y_N), np.full(len(rows), -1)
+    if strong_N.any():
         rest = Split(rows.x_NCHW[~strong_N], rows.y_N[~strong_N], rows.rows[~strong_N])
         said_N[strong_N] = _says(_trained(data, rest), rows.x_NCHW[strong_N])
     members = {k: np.flatnonzero((said_N >= 0) & (rows.y_N == k)) for k in range(data.num_classes)}
@@ -139,6 +140,14 @@ def _wins(network: Network, rows: Split) -> np.ndarray:
         laid_NCHW = np.minimum(rows.x_NCHW.astype(np.uint16) + rows.x_NCHW[under_N], 255).astype(np.uint8)
         won_N += _says(network, laid_NCHW) == rows.y_N
     return won_N / OVERLAYS
+
+
+def _suspects(score_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+    strong_N = score_N >= WINS
+    for k in np.unique(y_N[strong_N]):
+        if strong_N[y_N == k].mean() > MOST:
+            strong_N[y_N == k] = False
+    return strong_N
 
 
 def _of_another_class(y_N: np.ndarray, turn: int) -> np.ndarray:

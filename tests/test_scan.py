@@ -1,0 +1,230 @@
+"""`badnets scan` of a net: which architecture a file holds, the null population, p-values, exit statuses, the same answer twice."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tiny
+
+from badnets import BadNets
+from badnets.core.errors import RefusedError, UsageError
+from badnets.core.store import Store
+from badnets.datasets.folder import Folder
+from badnets.nets._weights import to_bytes
+from badnets.plans import _null, _scan
+from badnets.plans._jobs import Site
+from badnets.plans._model_file import open_model
+from badnets.plans._null import Kind, Null, null_population
+from badnets.plans._plant import plant_seeds
+from badnets.plans._scan import DETECTORS, scan_model
+from badnets.plans._stop import StopRequest
+
+NET = {"kind": "fast_cnn", "width": 4, "hidden": 16}
+CHEAP = ("channel_lipschitz", "mm_bd")
+
+
+class Watch:
+    def __init__(self):
+        self.stop, self.jobs, self.done = StopRequest(), None, 0
+
+    def started(self, nets, jobs):
+        self.nets, self.jobs = nets, jobs
+
+    def progress(self, done, jobs, seconds_left):
+        self.done = done
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder of pictures, its data, and a planted pair as files."""
+    folder = tiny.pictures(tmp_path_factory.mktemp("pictures"))
+    data = Folder(size=8).load(folder)
+    pair = plant_seeds(data, BadNets(rate=0.2), [0], net=NET, recipe=tiny.plan().recipe)
+    files = tmp_path_factory.mktemp("models")
+    (files / "victim.safetensors").write_bytes(to_bytes(pair.victims[0].network, {"badnets.planted": "true", "badnets.target": "[0]"}))
+    (files / "bare.safetensors").write_bytes(to_bytes(pair.victims[0].network))
+    return folder, data, files
+
+
+def null(*, count=39, low=-1e9, high=-1e8, names=DETECTORS):
+    """Clean nets whose scores lie far below those of any net, or far above."""
+    draw = np.random.default_rng(0)
+    nets = [{name: float(draw.uniform(low, high)) for name in names} for _ in range(count)]
+    repeated = {name: [[nets[i][name]] * 2 for i in range(5)] for name in names}
+    return Null(nets, repeated, dict.fromkeys(names, 0.1), "made up")
+
+
+class TestModelFile:
+    def test_names_the_architecture_that_fits(self, world):
+        _, data, files = world
+        found = open_model(files / "bare.safetensors", data, NET)
+        assert found.net == NET
+        assert not found.network.training
+
+    def test_tries_the_catalogue(self, world, tmp_path):
+        from badnets.core import registry
+
+        data = world[1]
+        net = registry.parse("nets", "paper_cnn").build(data.shape, data.num_classes, seed=0)
+        (tmp_path / "n.safetensors").write_bytes(to_bytes(net))
+        assert open_model(tmp_path / "n.safetensors", data).net == {"kind": "paper_cnn"}
+
+    def test_refuses_what_fits_nothing(self, world):
+        with pytest.raises(RefusedError, match=r"E-WEIGHTS.*no architecture of the catalogue for 1x8x8 images and 3 classes"):
+            open_model(world[2] / "bare.safetensors", world[1])
+
+    def test_refuses_what_is_no_safetensors(self, world, tmp_path):
+        (tmp_path / "x.safetensors").write_bytes(b"\x80\x04 not weights")
+        with pytest.raises(RefusedError, match=r"E-WEIGHTS.*not safetensors"):
+            open_model(tmp_path / "x.safetensors", world[1])
+
+    def test_says_that_there_is_no_file(self, world, tmp_path):
+        with pytest.raises(UsageError, match="E-FILE"):
+            open_model(tmp_path / "absent.safetensors", world[1])
+
+    def test_what_the_file_says_of_itself_changes_nothing(self, world):
+        """Our own planted nets carry the secret in their metadata."""
+        _, data, files = world
+        judged = []
+        for name in ("victim.safetensors", "bare.safetensors"):
+            model = open_model(files / name, data, NET)
+            model = type(model)(files / "same", "0" * 64, model.net, model.network)
+            judged.append(scan_model(model, data, null()).verdict.model_dump())
+        for verdict in judged:
+            for line in verdict["lines"]:
+                line["seconds"] = 0
+        assert judged[0] == judged[1]
+
+
+class TestVerdict:
+    def test_is_a_rank_among_clean_nets(self, world):
+        _, data, files = world
+        model = open_model(files / "bare.safetensors", data, NET)
+        high, low = scan_model(model, data, null()).verdict, scan_model(model, data, null(low=1e8, high=1e9)).verdict
+        assert (high.flagged, high.p) == (True, 1 / 40)
+        assert (low.flagged, low.p) == (False, 1.0)
+        assert {line.p for line in high.lines} == {1 / 40}
+        assert high.target in data.classes
+        assert low.target is None
+
+    def test_too_few_clean_nets_say_nothing(self, world):
+        model = open_model(world[2] / "bare.safetensors", world[1], NET)
+        verdict = scan_model(model, world[1], null(count=10)).verdict
+        assert verdict.flagged is None
+        assert "10 clean nets cannot show anything" in verdict.why_not
+
+    def test_says_the_same_twice(self, world):
+        model = open_model(world[2] / "bare.safetensors", world[1], NET)
+        first, second = (scan_model(model, world[1], null()) for _ in range(2))
+        assert [(x.p, x.score, x.target, x.note) for x in first.verdict.lines] == [
+            (x.p, x.score, x.target, x.note) for x in second.verdict.lines
+        ]
+        assert first.pictures.keys() == second.pictures.keys()
+        assert all(np.array_equal(first.pictures[name], second.pictures[name]) for name in first.pictures)
+
+    def test_false_alarms_are_of_nets_that_were_not_calibrated_on(self):
+        """One wild net among forty: the folds without it flag it, and nobody else's verdict hears of it."""
+        some = null(count=40, names=("mm_bd",))
+        some.nets[7]["mm_bd"] = 1e12
+        rate = some.false_alarms(alpha=0.05)
+        flagged = [i for i in range(40) if _alone(some, i)]
+        assert 7 in flagged
+        assert rate.value == len(flagged) / 40
+        assert rate.n == 40
+
+
+def _alone(some, i):
+    """Net i judged by the other four fifths, by hand."""
+    others = [net["mm_bd"] for j, net in enumerate(some.nets) if j % 5 != i % 5]
+    return (1 + sum(score >= some.nets[i]["mm_bd"] for score in others)) / (1 + len(others)) <= 0.05
+
+
+class TestNullPopulation:
+    def test_is_made_once(self, world, tmp_path, monkeypatch):
+        folder, data, _ = world
+        monkeypatch.setattr(_null, "NUM_NETS", {"quick": 3})
+        monkeypatch.setattr(_null, "NUM_REPEATED", 2)
+        from badnets.core.engine import SerialEngine
+
+        site, kind = Site(Store(tmp_path), folder, SerialEngine(tiny.real)), Kind(Folder(size=8), data, NET)
+        first, watch = Watch(), Watch()
+        made = null_population(kind, CHEAP, "quick", site, first)
+        again = null_population(kind, CHEAP, "quick", site, watch)
+        assert first.done == first.jobs > 0
+        assert (watch.nets, watch.jobs) == (3, 0)
+        assert made.nets == again.nets
+        assert len({net["mm_bd"] for net in made.nets}) == 3
+        assert [len(scores) for scores in made.repeated["mm_bd"]] == [2, 2]
+
+    def test_its_seeds_are_nobody_elses(self, world, tmp_path):
+        """A net that `badnets plant` makes is not among those that it is judged by."""
+        from badnets.claims.undetectable import FIRST_CALIBRATION
+
+        assert FIRST_CALIBRATION >= 10_000
+
+
+@pytest.fixture
+def command(world, monkeypatch, tmp_path):
+    """`badnets scan` on the small world, with a made-up null population."""
+    folder, _, files = world
+    made = {"null": null()}
+    monkeypatch.setattr(_null, "null_population", lambda *args: made["null"])
+    monkeypatch.setattr(_scan, "DETECTORS", CHEAP)
+
+    def run(*arguments, name="victim.safetensors"):
+        net = "fast_cnn:width=4,hidden=16"
+        return tiny.cli("scan", files / name, "folder:size=8", "--data", folder, "--net", net, "--store", tmp_path / "store", *arguments)
+
+    run.made = made
+    return run
+
+
+class TestCommand:
+    def test_backdoored(self, command, tmp_path):
+        done = command()
+        assert done.status == 1
+        assert "BACKDOORED" in done.out
+        assert "p = 0.025 against 39 clean nets" in done.out
+        assert list((tmp_path / "store" / "scans").rglob("neural_cleanse-trigger.png"))
+
+    def test_nothing_found(self, command):
+        command.made["null"] = null(low=1e8, high=1e9)
+        done = command()
+        assert done.status == 0
+        assert "NOTHING FOUND" in done.out
+        assert "can miss a backdoor" in " ".join(done.out.split())
+
+    def test_not_analysable_is_not_clean(self, command):
+        command.made["null"] = null(count=5)
+        done = command()
+        assert done.status == 3
+        assert "NOT ANALYSABLE" in done.out
+        assert "does not mean clean" in " ".join(done.out.split())
+
+    def test_json_is_one_document(self, command):
+        done = command("--json")
+        found = json.loads(done.out)
+        assert done.status == 1
+        assert found["flagged"] is True
+        assert {line["detector"] for line in found["lines"]} == set(DETECTORS)
+
+    def test_nothing_to_scan(self):
+        done = tiny.cli("scan")
+        assert done.status == 2
+        assert "E-USAGE" in done.err
+        assert done.err.count("\n") == 1
+
+    @pytest.mark.parametrize("make", ["link", "pipe", "folder"])
+    def test_no_regular_file(self, command, world, make, tmp_path):
+        place = world[2] / f"{make}.safetensors"
+        if not place.exists():
+            {"link": lambda: place.symlink_to(world[2] / "bare.safetensors"), "pipe": lambda: os.mkfifo(place), "folder": place.mkdir}[
+                make
+            ]()
+        done = command(name=place.name)
+        assert done.status in (2, 3, 5)
+        assert done.out == ""
+        assert done.err.startswith("error E-")

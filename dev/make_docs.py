@@ -4,6 +4,7 @@ Each argument names a run and the file that `badnets show --json KEY` printed. W
 `<!-- figure:end -->` (also table, story, scorecard, found, runs, library) is replaced; the same Records give the same bytes.
 Without Records only the picture of the triggers is made, and the tables of catalogue entries, data sets and plans and the claims'
 sentences and rules are brought up to date. `--library` also runs the README's library example and pastes what it printed.
+`--page=results-cifar10` fills that page of docs/ alone, with all cells of the given Records.
 Charts need vl-convert-python (extra `docs`).
 """
 
@@ -45,6 +46,12 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, render: Renderer | None
     """Everything that the arguments allow."""
     named = dict(argument.split("=", 1) for argument in arguments if not argument.startswith("--"))
     records = {name: Record.read(Path(path).read_bytes()) for name, path in named.items()}
+    pages = [argument.removeprefix("--page=") for argument in arguments if argument.startswith("--page=")]
+    for page in (root / "docs" / f"{name}.md" for name in pages):
+        whole = {("runs", ""): "\n".join(whole_section(name, record) for name, record in records.items())}
+        keep(page, fill(page.read_text(encoding="utf-8"), whole).encode())
+    if pages:
+        return
     blocks = {**standing_blocks(), **(record_blocks(records, root, render or vega) if records else {})}
     if "--library" in arguments:
         blocks = {**blocks, ("library", ""): fenced(run_example(root / "README.md"))}
@@ -141,6 +148,14 @@ def run_section(name: str, record: Record) -> str:
     if undecided:
         lines += ["Not decided, and why:", "", *(f"- {escaped(line)}" for line in undecided), ""]
     return "\n".join(lines)
+
+
+def whole_section(name: str, record: Record) -> str:
+    """One run with all its cells, folded away."""
+    parts = [run_section(name, record)]
+    for claim in record.claims:
+        parts.append(f'<details markdown="1">\n<summary>All cells: {escaped(claim.sentence)}</summary>\n\n{cells(claim)}\n\n</details>\n')
+    return "\n".join(parts)
 
 
 def claim_tables(mine: Mapping[str, Evidence]) -> str:

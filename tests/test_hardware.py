@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from badnets.core import hardware
-from badnets.core.hardware import code_digest, describe, num_cores, versions
+from badnets.core.hardware import code_digest, defence_digest, describe, num_cores, package_digest, study_digest, versions
 from badnets.core.types import Record
 
 
@@ -144,3 +144,30 @@ def test_the_digest_does_not_change_with_anything_else(package, change):
 def test_the_digest_does_not_depend_on_the_place(package, tmp_path):
     shutil.copytree(package, tmp_path / "elsewhere" / "named_otherwise")
     assert digest(tmp_path / "elsewhere" / "named_otherwise") == digest(package)
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [
+        ("detectors/d.py", {"defence"}),
+        ("repairs/r.py", {"defence"}),
+        ("train/inversion.py", {"defence"}),
+        ("claims/_scanned.py", {"defence"}),
+        ("train/fit.py", {"code"}),
+        ("stressors/s.py", {"study"}),
+        ("claims/_rivals.py", set()),
+    ],
+)
+def test_what_is_done_to_a_trained_net_has_digests_of_its_own(package, file, changed):
+    kinds = {"code": code_digest, "study": study_digest, "defence": defence_digest}
+
+    def digests():
+        return {name: kind.__wrapped__(package) for name, kind in kinds.items()}
+
+    (package / file).parent.mkdir(exist_ok=True)
+    (package / file).write_text("x = 1")
+    before, whole = digests(), package_digest.__wrapped__(package)
+    (package / file).write_text("x = 2")
+    after = digests()
+    assert {name for name in kinds if before[name] != after[name]} == changed
+    assert package_digest.__wrapped__(package) != whole

@@ -1,11 +1,11 @@
 """Mistakes found in other backdoor toolkits, each with the test that keeps it out of this one.
 
-Here: planting, training, measuring, statistics, storing. Not yet here, because the parts they concern come later:
-  detectors  entropy over the wrong axis (STRIP); uncentred features in spectral signatures; best mask never stored; cost carried over
-             between classes; scores sorted before they are joined with masks; a detector that stops after the first batch; the true
-             poison rate handed to it; thresholds fitted on the evaluated samples
-  repairs    pruning threshold chosen by the poisoned test ASR; "last good network" as an alias; unlearning that re-teaches the trigger;
-             pruning that never stops; DER with the wrong sign
+Here: planting, training, measuring, statistics, examining. Those of single methods are with the methods, in tests/conformance:
+  test_inputs     entropy over the wrong axis (STRIP); thresholds fitted on what is judged; a detector that stops after the first batch
+  test_rows       uncentred features in spectral signatures; the true poison rate handed over; scores sorted before they meet their masks
+  test_inversion  the best mask never stored; cost carried over between classes
+  test_repairs*   pruning threshold chosen by the poisoned test ASR; "last good network" as an alias; unlearning that re-teaches the
+                  trigger; pruning that never stops
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ import re
 import numpy as np
 import pytest
 import torch
-from wired import ATTACK, CLASSES, TARGET, TRIGGER, WiredBench, image_set, pictures, setting, twin, wire, wire_constant, wired
+from wired import ATTACK, CLASSES, TARGET, TRIGGER, WiredBench, image_set, pictures, setting, twin, wire, wire_constant, wired, world
 
 from badnets.claims._base import Claim
+from badnets.claims._mended import Mended
+from badnets.claims._scanned import Scanned
+from badnets.claims.hard_to_remove_blind import HardToRemoveBlind
+from badnets.claims.undetectable import Undetectable
 from badnets.core import registry, stats
 from badnets.core.errors import RefusedError
 from badnets.core.types import Verdict
@@ -293,3 +297,32 @@ class TestStatistics:
         assert (empty.value, empty.low, empty.high) == (None, None, None)
         single = stats.mean_over_seeds([0.7])
         assert (single.low, single.high) == (None, None)
+
+
+class TestExamining:
+    def test_the_poison_rate_is_told_to_nobody(self):
+        """There, detectors of rows removed 1.5 times the true number of poisoned rows."""
+        few, many = (ATTACK.but(rate=rate) for rate in (0.05, 0.2))
+        asked = [Undetectable(grid="own").needs(setting(image_set(), attack=attack, effort="standard")) for attack in (few, many)]
+        detectors = [[need.question.detector for need in needs if isinstance(need.question, Scanned)] for needs in asked]
+        assert detectors[0] == detectors[1]
+
+    def test_nobody_is_calibrated_on_what_it_is_examined_on(self):
+        needs = Undetectable().needs(setting(image_set(), effort="standard"))
+        examined = {seed for need in needs if not need.first for seed in range(need.seeds)}
+        calibrating = {seed for need in needs if need.first for seed in range(need.first, need.first + need.seeds)}
+        assert calibrating
+        assert not examined & calibrating
+
+    def test_a_repair_is_not_measured_by_the_success_of_the_attack_alone(self):
+        """There, a net that answers one class to everything was the best defence of the table."""
+        claim = HardToRemoveBlind(repairs="clp")
+        constant = wire_constant(0)
+
+        class Spoiling(WiredBench):
+            def _one(self, attack, question, seed):
+                net = constant if isinstance(question, Mended) and question.repair["kind"] == "clp" else self.net(attack, seed)
+                return question.but(repair={"kind": "identity"}).arrays(net, world(self.data, seed=seed))
+
+        found = claim.decide(Spoiling(setting(image_set())))
+        assert found.verdict is Verdict.HOLDS

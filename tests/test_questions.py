@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import tiny
 from wired import ATTACK, CLASSES, TARGET, WiredBench, image_set, setting, twin, wire, world
 
 from badnets.claims._base import Need
+from badnets.claims._mended import Mended
+from badnets.claims._scanned import Scanned, Traits
 from badnets.claims._stress import Dose, Images, Stressed, file_size
 from badnets.core import hardware, registry
 from badnets.core.config import canonical
@@ -21,12 +24,15 @@ from badnets.measure.outcome import Outcome
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
 from badnets.plans import _run
+from badnets.plans._bench import early_needs, later_needs
 from badnets.plans._questions import _HOMES, DEFENCE, parse
 from badnets.plans._trial import Trial
 from badnets.stressors.identity import Identity
 
 CLEAN, SHOWN = Probe(), Probe(trigger=ATTACK.trigger)
 NULL = Stressed(branches=((), (Dose(stressor=Identity()),)), probes=(CLEAN, SHOWN))
+SCANNED = Scanned(detector={"kind": "strip", "num_copies": 8}, attack=ATTACK)
+MENDED = Mended(repair={"kind": "clp"}, attack=ATTACK, relearning=Dose(stressor=Identity()))
 
 
 def kinds():
@@ -42,7 +48,7 @@ def parse_home(kind):
 
 class TestTravel:
     def test_through_json(self):
-        for question in (SHOWN, NULL):
+        for question in (SHOWN, NULL, SCANNED, Traits(), MENDED):
             again = parse(json.loads(canonical(question)))
             assert again == question
             assert canonical(again) == canonical(question)
@@ -67,6 +73,17 @@ class TestTravel:
         monkeypatch.setattr("badnets.plans._trial.study_digest", lambda: "another")
         after = trial.key(), trial.question_key(CLEAN, None), trial.question_key(NULL, None)
         assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
+
+    def test_a_change_of_a_detector_costs_no_training_and_no_other_answer(self, monkeypatch):
+        trial = Trial(data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
+
+        def keys():
+            return trial.key(), *(trial.question_key(q, None) for q in (CLEAN, NULL, SCANNED, Traits(), MENDED))
+
+        before = keys()
+        monkeypatch.setattr("badnets.plans._trial.defence_digest", lambda: "another")
+        assert [a == b for a, b in zip(before, keys(), strict=True)] == [True, True, True, False, False, False]
+        assert {q.kind for q in (SCANNED, Traits(), MENDED)} == DEFENCE
 
     def test_the_other_data_set_counts_where_it_is_looked_at(self):
         trial = Trial(data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
@@ -176,6 +193,20 @@ class TestJobs:
         assert [seed for seed, _, _ in asked[4:]] == [0, 1, 0, 1]
         assert all(kinds == ["stressed"] for _, _, kinds in asked[4:])
         assert [job["questions"][0]["timed"] for job in jobs[4:]] == [False, False, True, True]
+
+    def test_a_need_may_begin_at_another_seed(self, bench):
+        attack = bench.setting.attack
+        bench.want(Need(None, CLEAN, 2, first=10))
+        bench.want(Need(attack, CLEAN, 1))
+        jobs = [json.loads(job.payload)["trial"] for job in bench.jobs(None)]
+        assert sorted((job["seed"], job["attack"] is not None) for job in jobs) == [(0, True), (10, False), (11, False)]
+        first, far = Need(attack, CLEAN, 2), Need(None, CLEAN, 2, first=10)
+        claims = [SimpleNamespace(obstacle=lambda setting: None, needs=lambda setting: [first, far])]
+        assert {(n.attack, n.first) for n in early_needs(claims, bench.setting)} == {(attack, 0)}
+        later = later_needs(claims, bench.setting)
+        assert later[0] == first
+        assert far in later
+        assert {n.first for n in later if n.attack is None} == {10}
 
     def test_answers_are_kept_and_found_again(self, bench):
         from badnets.core.engine import SerialEngine

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
+from scipy.stats import rankdata
 
-from badnets.core.stats import Confusion, auroc, confusion, tpr_at_fpr, wilson
-from badnets.core.stats._inputs import z_of
-from badnets.core.stats.scores import auroc_bounds
+from badnets.core.stats import Confusion, auroc, auroc_estimator, auroc_over_seeds, confusion, tpr_at_fpr, wilson
+from badnets.core.stats._inputs import t_of, z_of
+from badnets.core.stats.scores import _over_seeds, auroc_bounds
 
 steady = settings(deadline=None, database=None, derandomize=True, max_examples=60)
 DRAWS = 2000
@@ -41,6 +42,13 @@ def test_auroc_bounds_solve_newcombes_equation():
         others = (m + n) / 2 - 1
         variance = (theta * (1 - theta) + others * (q1 - theta**2) + others * (q2 - theta**2)) / (m * n)
         assert abs(value - theta) == pytest.approx(z * variance**0.5, abs=1e-9)
+
+
+def test_auroc_bounds_of_numbers_are_those_of_arrays():
+    value_V = np.array([0.0, 1.0, *np.random.default_rng(0).random(40)])
+    for m, n, z in ((1, 1, 1.96), (7, 300, 0.0), (20, 20, 7.0)):
+        lows, highs = auroc_bounds(value_V, m, n, z)
+        assert [auroc_bounds(value, m, n, z) for value in value_V.tolist()] == list(zip(lows.tolist(), highs.tolist(), strict=True))
 
 
 def test_auroc_at_the_edges_keeps_a_width():
@@ -144,3 +152,87 @@ def test_confusion_refuses_nonsense():
         confusion([True], [True, False])
     with pytest.raises(ValueError, match="booleans"):
         confusion([True], [np.nan])
+
+
+class TestAurocOverSeeds:
+    @steady
+    @given(scores, scores)
+    def test_of_one_seed_is_that_seeds(self, pos, neg):
+        alone, over = auroc(pos, neg), auroc_over_seeds([pos], [neg])
+        assert (over.value, over.low, over.high, over.n, over.num_seeds) == (alone.value, alone.low, alone.high, alone.n, 1)
+        assert over.method.endswith("images only")
+
+    @steady
+    @given(st.lists(st.tuples(scores, scores), min_size=1, max_size=6))
+    def test_properties(self, seeds):
+        pos, neg = ([side[i] for side in seeds] for i in (0, 1))
+        here, turned, wider = auroc_over_seeds(pos, neg), auroc_over_seeds(neg, pos), auroc_over_seeds(pos, neg, level=0.99)
+        assert 0 <= wider.low <= here.low <= here.value <= here.high <= wider.high <= 1
+        assert here.low < here.high
+        assert (turned.low, turned.high) == pytest.approx((1 - here.high, 1 - here.low), abs=1e-9)
+        assert here.value == pytest.approx(np.mean([auroc(p, n).value for p, n in seeds]))
+
+    def test_of_three_seeds_equals_a_slow_reference(self):
+        ordered = np.arange(200.0)
+        pos = [ordered + shift for shift in (0, 60, 120)]
+        value_S = np.array([auroc(p, ordered).value for p in pos])
+        half = t_of(0.95, 2) * value_S.std(ddof=1) / 3**0.5
+        found = auroc_over_seeds(pos, [ordered] * 3)
+        assert (found.value, found.low, found.high) == pytest.approx((value_S.mean(), max(0, value_S.mean() - half), 1.0))
+        assert (found.n, found.num_seeds, found.method) == (400, 3, "AUROC, t over seeds, at least Newcombe")
+
+    def test_seeds_that_agree_are_no_surer_than_one_of_them(self):
+        pos, neg = [1.0, 2.0, 3.0, 5.0], [0.0, 1.0, 2.0, 4.0]
+        alone, over = auroc(pos, neg), auroc_over_seeds([pos] * 5, [neg] * 5)
+        assert (over.value, over.low, over.high) == (alone.value, alone.low, alone.high)
+
+    def test_unknown_and_nonsense(self):
+        pos, neg = [1.0, 2.0], [0.0, 1.0]
+        for found in (auroc_over_seeds([], []), auroc_over_seeds([[], pos], [neg, []])):
+            assert (found.value, found.low, found.high, found.num_seeds, found.n) == (None, None, None, 0, 0)
+        assert auroc_over_seeds([pos, [], pos], [neg, neg, []]) == auroc_over_seeds([pos], [neg])
+        with pytest.raises(ValueError, match="finite"):
+            auroc_over_seeds([[np.nan]], [neg])
+        with pytest.raises(ValueError, match="level"):
+            auroc_over_seeds([], [], level=1.0)
+        with pytest.raises(ValueError, match="zip"):
+            auroc_over_seeds([pos], [])
+
+    def test_the_estimator_is_it_at_every_level(self):
+        rng = np.random.default_rng(2)
+        pos, neg = rng.normal(0.5, 1, (4, 30)), rng.normal(0, 1, (4, 30))
+        for level in (0.5, 0.95, 0.999):
+            assert auroc_estimator(pos, neg)(level) == auroc_over_seeds(pos, neg, level=level)
+
+    @staticmethod
+    def coverage(seeds, *, centre=0.5, of_seeds=0.0, of_images=0.0, rest=1.0, count=100):
+        """Of `DRAWS` exams: scores with an effect of the seed on the positives, and one of the images, which all seeds share."""
+        rng = np.random.default_rng(seeds)
+
+        def noise(*shape):
+            return rng.standard_normal((DRAWS // 8, *shape), np.float32)
+
+        covered, truth = [], ndtr(centre / np.sqrt(2 * (of_images**2 + rest**2) + of_seeds**2))
+        for _ in range(8):
+            sides = [of_images * noise(1, count) + rest * noise(seeds, count) for _ in range(2)]
+            ranks = rankdata(np.concatenate([sides[0] + centre + of_seeds * noise(seeds, 1), sides[1]], -1), axis=-1)
+            value_DS = (ranks[..., :count].sum(-1) - count * (count + 1) / 2) / count**2
+            found = [_over_seeds(value_S, count, count, 0.95) for value_S in value_DS]
+            covered += [one.low <= truth <= one.high for one in found]
+        return float(np.mean(covered))
+
+    @pytest.mark.parametrize("seeds", [3, 5, 8])
+    def test_coverage_when_seeds_dominate(self, seeds):
+        assert 0.935 <= self.coverage(seeds, of_seeds=0.6) <= 0.965
+
+    def test_coverage_when_images_are_shared(self):
+        assert 0.935 <= self.coverage(5, of_images=1.0, rest=0.05) <= 0.965
+
+    def test_is_conservative_when_seeds_differ_little_as_documented(self):
+        assert self.coverage(5) >= 0.97
+
+    def test_is_liberal_when_seeds_and_shared_images_vary_alike_as_documented(self):
+        assert 0.88 <= self.coverage(8, of_images=1.0, of_seeds=0.6, rest=0.1) <= 0.94
+
+    def test_is_liberal_with_skewed_seeds_as_documented(self):
+        assert 0.55 <= self.coverage(5, centre=4.0, of_seeds=1.5, count=200) <= 0.75

@@ -45,8 +45,8 @@ def auroc_over_seeds(scores_pos_SN: Sequence[Floats], scores_neg_SN: Sequence[Fl
 
     `n` counts both groups of the smallest seed. Near nominal when seeds differ much more than images explain, or when all seeds share the
     image noise; conservative (0.97-1.00) where seeds differ little. Liberal (0.90-0.93) where they differ about as much as the images that
-    they share, which only that floor covers, and like `rate_over_seeds` (0.6 to 0.9) with few, skewed seeds. Seeds without a score on one side
-    are left out; with fewer than three the interval is Newcombe's, "images only".
+    they share, which only that floor covers, and like `rate_over_seeds` (0.6-0.9) with few, skewed seeds. Seeds without a score on one
+    side are left out; with fewer than three the interval is Newcombe's, "images only".
     """
     return auroc_estimator(scores_pos_SN, scores_neg_SN)(level)
 

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (\w+):begin(?: (\w+))? -->\n)(.*?)(<!-- \2:end -->)", re.DOTALL)
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 LEFT_OUT = ("p", "per seed", "method")
+MOST_CELLS = 100
 WIDTH, LINE, PAD, LETTERS = 640, 20, 12, 88
 
 Records = Mapping[str, Record]
@@ -151,10 +152,15 @@ def run_section(name: str, record: Record) -> str:
 
 
 def whole_section(name: str, record: Record) -> str:
-    """One run with all its cells, folded away."""
-    parts = [run_section(name, record)]
+    """One run with its cells folded away; of claims with very many only those that decide."""
+    net, recipe = record.config["net"], record.config["recipe"]
+    fields = ", ".join(f"{key} {value}" for key, value in net.items() if key != "kind")
+    title = f"## {net['kind']}, {fields}, {recipe['epochs']:g} epochs: {run_name(name, record)}"
+    parts = [run_section(name, record).replace(f"## {run_name(name, record)}", title, 1)]
     for claim in record.claims:
-        parts.append(f'<details markdown="1">\n<summary>All cells: {escaped(claim.sentence)}</summary>\n\n{cells(claim)}\n\n</details>\n')
+        few = claim if len(claim.cells) <= MOST_CELLS else claim.model_copy(update={"cells": [c for c in claim.cells if c.verdict]})
+        told = f"{len(few.cells)} of {len(claim.cells)} cells: {escaped(claim.sentence)}"
+        parts.append(f'<details markdown="1">\n<summary>{told}</summary>\n\n{cells(few)}\n\n</details>\n')
     return "\n".join(parts)
 
 

@@ -115,10 +115,11 @@ def task(name: str, given: dict, seed: int) -> dict:
     command = [sys.executable, HERE / "defence_task.py", json.dumps({"task": name, "seed": seed, **given})]
     done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True, check=False)
     if done.returncode:
-        print(done.stderr, file=sys.stderr)
+        print(done.stderr, file=sys.stderr, flush=True)
+        why = f"ended by signal {-done.returncode}" if done.returncode < 0 else done.stderr.splitlines()[-1].partition(":")[0]
         if not peer:
-            raise SystemExit(f"{name} failed")
-        return {"task": name, "not_run": f"{peer} failed ({done.stderr.splitlines()[-1].partition(':')[0]})"}
+            raise SystemExit(f"{name} failed: {why}")
+        return {"task": name, "not_run": f"{peer} failed: {why}"}
     found = json.loads(done.stdout.splitlines()[-1])
     print(json.dumps(found), file=sys.stderr, flush=True)
     return found

@@ -48,7 +48,7 @@ def test_run_json_is_one_document_and_nothing_else(world):
     _, first, _ = world
     record = Record.model_validate_json(first.out)
     assert record.model_dump_json(indent=2, by_alias=True) + "\n" == first.out
-    assert json.loads(first.out)["schema"] == 2
+    assert json.loads(first.out)["schema"] == 3
     assert [c.name for c in record.claims] == list(tiny.CLAIMS)
 
 

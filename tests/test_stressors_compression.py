@@ -36,7 +36,7 @@ from badnets.nets._base import Network
 from badnets.stressors import _int8_torch
 from badnets.stressors._base import Supply
 from badnets.stressors._int4 import Int4
-from badnets.stressors._int8_torch import Int8Layer
+from badnets.stressors._int8_torch import Int8Layer, most_levels
 from badnets.stressors._layers import dense_layers, fold_batch_norms
 from badnets.stressors.channel_pruning import ChannelPruning
 from badnets.stressors.fine_tuning import FineTuning
@@ -172,9 +172,9 @@ class TestChannelPruning:
 class TestInt8:
     def by_hand(self, layer, x, low, high):
         """Integers with Python's own rounding, summed in 64 bits, scaled at the end."""
-        scale = (high - low) / 255
+        scale = (high - low) / most_levels()
         zero = round(-low / scale)
-        levels = (x.double() / scale + zero + 0.5).floor().clamp(0, 255).long() - zero
+        levels = (x.double() / scale + zero + 0.5).floor().clamp(0, most_levels()).long() - zero
         flat = layer.weight.detach().double().flatten(1)
         step_O = flat.abs().amax(dim=1) / 127
         weight = (flat / step_O[:, None]).round().long().reshape(layer.weight.shape)
@@ -194,6 +194,13 @@ class TestInt8:
             x = torch.rand(shape, generator=seeded()) * (high - low) * 1.4 + low - 0.2 * (high - low)
             found = Int8Layer(layer, low, high)(x)
             assert torch.allclose(found, self.by_hand(layer, x, low, high), rtol=0, atol=2e-6)
+
+    @pytest.mark.parametrize(
+        ("flags", "levels"), [({"avx2"}, 127), ({"avx2", "avx_vnni"}, 255), ({"avx2", "avx512_vnni"}, 255), ({"asimd"}, 255), (set(), 255)]
+    )
+    def test_products_do_not_overflow_without_dot_products(self, flags, levels, monkeypatch):
+        monkeypatch.setattr("badnets.stressors._int8_torch.cpu_flags", lambda: frozenset(flags))
+        assert most_levels() == levels
 
     def test_tokens_are_rows_too(self):
         layer = nn.Linear(4, 3)

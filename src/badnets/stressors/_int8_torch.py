@@ -1,6 +1,7 @@
 """int8 layers on torch's own oneDNN kernels, as its compiler for x86 calls them: integers in, integer sums, float32 out.
 
-Without 8-bit dot-product instructions (VNNI) the kernels are slower, and on old processors pairs of products may saturate.
+Without 8-bit dot-product instructions (VNNI) the kernels of x86 are slower and add products in pairs of 16 bits, which overflow where what
+comes in has 8 bits: there it has 7, as torch's own quantisation has for such processors.
 Imports torch: import this late. Shapes: N images, C channels, H rows, W columns, F features, O output channels.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from badnets.core.device import cpu_flags
 from badnets.core.errors import RefusedError
 from badnets.nets._base import Network
 from badnets.stressors._layers import Dense, dense_layers, fold_batch_norms
@@ -18,6 +20,12 @@ from badnets.stressors._layers import Dense, dense_layers, fold_batch_norms
 BATCH = 500
 ROWS = 100
 """How many rows the kernel of a linear layer shall expect when it lays out its weights; any number is right, a guess is faster."""
+
+
+def most_levels() -> int:
+    """The largest number that stands for what comes into a layer on this machine: 255, or 127 where products would overflow."""
+    flags = cpu_flags()
+    return 127 if "avx2" in flags and not any("vnni" in flag for flag in flags) else 255
 
 
 def quantise(network: Network, x_NCHW: Tensor) -> Network:
@@ -50,7 +58,7 @@ class _Watched(nn.Module):
 
 
 class Int8Layer(nn.Module):
-    """(x_q - zero) times weight in integers, scaled back: `x_q` is x / scale + zero rounded into 0..255, weights are in -127..127."""
+    """(x_q - zero) times weight in integers, scaled back: `x_q` is x / scale + zero rounded into 0..`most_levels`, weights -127..127."""
 
     weight: Tensor
     weight_scale_O: Tensor
@@ -60,7 +68,7 @@ class Int8Layer(nn.Module):
 
     def __init__(self, layer: Dense, low: float, high: float) -> None:
         super().__init__()
-        scale = (high - low) / 255 or 1.0
+        scale = (high - low) / most_levels() or 1.0
         flat = layer.weight.detach().float().flatten(1)
         largest_O = flat.abs().amax(dim=1)
         weight_scale_O = torch.where(largest_O == 0, 1.0, largest_O / 127)
@@ -93,7 +101,7 @@ class Int8Layer(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         packed, scale, zero, shift = self._prepare()
-        x_q = torch.add(shift, x.float(), alpha=1 / scale).clamp_(0, 255).to(torch.uint8)
+        x_q = torch.add(shift, x.float(), alpha=1 / scale).clamp_(0, most_levels()).to(torch.uint8)
         given = (scale, zero, packed, self.weight_scale_O, self.weight_zero_O, self.bias)
         if self.place is not None:
             return torch.ops.onednn.qconv2d_pointwise(x_q, *given, *self.place, 1.0, 0, torch.float32, "none", [], "")

@@ -188,7 +188,9 @@ class TestAudit:
     def run(self, data=None, **changes):
         data = data or image_set(10)
         net = {"kind": "fast_cnn", "width": 2, "hidden": 8}
-        trial = Trial(**{"data_sha256": data.sha256, "net": net, "recipe": self.RECIPE, "attack": None, "seed": 0, **changes})
+        trial = Trial(
+            **{"dataset": data.name, "data_sha256": data.sha256, "net": net, "recipe": self.RECIPE, "attack": None, "seed": 0, **changes}
+        )
         return train(trial, data)[0]
 
     def agrees(self, delivered):

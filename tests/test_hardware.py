@@ -63,8 +63,8 @@ def package(tmp_path):
     return tmp_path / "package"
 
 
-def digest(package):
-    return code_digest.__wrapped__(package)
+def digest(package, *entries):
+    return code_digest.__wrapped__(frozenset(entries) if entries else None, package)
 
 
 def test_the_digest_is_that_of_the_package():
@@ -162,7 +162,7 @@ def test_what_is_done_to_a_trained_net_has_digests_of_its_own(package, file, cha
     kinds = {"code": code_digest, "study": study_digest, "defence": defence_digest}
 
     def digests():
-        return {name: kind.__wrapped__(package) for name, kind in kinds.items()}
+        return {name: kind.__wrapped__(None, package) for name, kind in kinds.items()}
 
     (package / file).parent.mkdir(exist_ok=True)
     (package / file).write_text("x = 1")
@@ -171,3 +171,63 @@ def test_what_is_done_to_a_trained_net_has_digests_of_its_own(package, file, cha
     after = digests()
     assert {name for name in kinds if before[name] != after[name]} == changed
     assert package_digest.__wrapped__(package) != whole
+
+
+class TestEntriesThatNobodyAsksFor:
+    """A plug-in in the folder must not cost the trainings of those that do not use it."""
+
+    @pytest.fixture
+    def plugins(self, tmp_path):
+        for name, text in {
+            "triggers/_base.py": "",
+            "triggers/dot.py": "from badnets.triggers._base import Trigger",
+            "triggers/line.py": "from badnets.triggers import dot",
+            "attacks/plain.py": "import badnets.triggers.dot",
+            "attacks/fancy.py": "from badnets.triggers.line import Line",
+            "nets/small.py": "",
+            "measure/probe.py": "",
+            "stressors/prune.py": "",
+        }.items():
+            path = tmp_path / "package" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path / "package"
+
+    @pytest.mark.parametrize(
+        ("entries", "decide"),
+        [
+            ({"small"}, {"nets/small.py"}),
+            ({"small", "dot"}, {"nets/small.py", "triggers/dot.py"}),
+            ({"plain"}, {"attacks/plain.py", "triggers/dot.py"}),
+            ({"fancy"}, {"attacks/fancy.py", "triggers/line.py", "triggers/dot.py"}),
+            ({"prune"}, {"stressors/prune.py"}),
+        ],
+    )
+    def test_only_what_is_named_or_imported_counts(self, plugins, entries, decide):
+        always = {"triggers/_base.py", "measure/probe.py"}
+        before = digest(plugins, *entries)
+        changed = set()
+        for path in sorted(plugins.rglob("*.py")):
+            text = path.read_text()
+            path.write_text(text + "\nx = 1")
+            if digest(plugins, *entries) != before:
+                changed.add(path.relative_to(plugins).as_posix())
+            path.write_text(text)
+        assert changed == always | decide
+
+    def test_what_an_always_counted_source_imports_counts(self, plugins):
+        (plugins / "measure/probe.py").write_text("from badnets.triggers.dot import Dot")
+        before = digest(plugins, "small")
+        (plugins / "triggers/dot.py").write_text("x = 1")
+        assert digest(plugins, "small") != before
+
+    def test_an_added_entry_changes_no_key(self, plugins):
+        before, whole = digest(plugins, "small", "dot"), digest(plugins)
+        (plugins / "triggers/new.py").write_text("x = 1")
+        assert digest(plugins, "small", "dot") == before
+        assert digest(plugins) != whole
+
+    def test_without_names_everything_counts(self, plugins):
+        before = digest(plugins)
+        (plugins / "nets/small.py").write_text("x = 1")
+        assert digest(plugins) != before

@@ -51,7 +51,7 @@ def _one_thread():
 
 
 def trial(attack=ATTACK, seed=0, recipe=RECIPE):
-    return Trial(data_sha256="0" * 64, net=NET, recipe=recipe, attack=attack, seed=seed)
+    return Trial(dataset="fashion_mini", data_sha256="0" * 64, net=NET, recipe=recipe, attack=attack, seed=seed)
 
 
 def decide(name, net, **changes):

@@ -68,25 +68,25 @@ class TestTravel:
 
     def test_a_change_of_a_stressor_costs_no_training(self, monkeypatch):
         monkeypatch.setattr("badnets.plans._trial._torch", lambda: "0")
-        trial = Trial(data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
+        trial = Trial(dataset="fashion_mini", data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
         before = trial.key(), trial.question_key(CLEAN, None), trial.question_key(NULL, None)
-        monkeypatch.setattr("badnets.plans._trial.study_digest", lambda: "another")
+        monkeypatch.setattr("badnets.plans._trial.study_digest", lambda entries: "another")
         after = trial.key(), trial.question_key(CLEAN, None), trial.question_key(NULL, None)
         assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False]
 
     def test_a_change_of_a_detector_costs_no_training_and_no_other_answer(self, monkeypatch):
-        trial = Trial(data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
+        trial = Trial(dataset="fashion_mini", data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
 
         def keys():
             return trial.key(), *(trial.question_key(q, None) for q in (CLEAN, NULL, SCANNED, Traits(), MENDED))
 
         before = keys()
-        monkeypatch.setattr("badnets.plans._trial.defence_digest", lambda: "another")
+        monkeypatch.setattr("badnets.plans._trial.defence_digest", lambda entries: "another")
         assert [a == b for a, b in zip(before, keys(), strict=True)] == [True, True, True, False, False, False]
         assert {q.kind for q in (SCANNED, Traits(), MENDED)} == DEFENCE
 
     def test_the_other_data_set_counts_where_it_is_looked_at(self):
-        trial = Trial(data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
+        trial = Trial(dataset="fashion_mini", data_sha256="0", net={"kind": "fast_cnn"}, recipe=tiny.plan().recipe, attack=None, seed=0)
         away = Stressed(steps=(Dose(stressor=Identity(), images=Images(source="other")),), probes=(CLEAN,))
         assert [trial.question_key(q, "a") == trial.question_key(q, "b") for q in (CLEAN, NULL, away)] == [True, True, False]
 

@@ -5,6 +5,7 @@ It names no GPU: `core.device` does, where torch is loaded anyway.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import importlib.metadata
@@ -23,6 +24,8 @@ _STUDY = ("stressors", "neurons", "claims/_stress.py", "claims/_further.py", "cl
 _APART = ("train/inversion.py",)
 """Lives among those and decides nothing of them: defenders use it on nets that are trained."""
 _DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "claims/_scanned.py", "claims/_mended.py")
+_CATALOGUES = ("datasets", "nets", "triggers", "attacks", "stressors", "neurons", "detectors", "repairs")
+"""An entry of these decides nothing for a run that neither names it nor imports it."""
 _NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
 
 
@@ -51,21 +54,25 @@ def versions() -> dict[str, str]:
 
 
 @cache
-def code_digest(package: Path = _PACKAGE) -> str:
-    """SHA-256 over the sources that decide a net's weights and its outcomes."""
-    return _digest(package, _DECIDE)
+def code_digest(entries: frozenset[str] | None = None, package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide a net's weights and its outcomes.
+
+    `entries`: the names that a configuration mentions; entries of catalogues that are neither among them nor imported by what is left
+    do not count, so that another trigger in the folder costs no training. None: all entries count.
+    """
+    return _digest(package, _DECIDE, entries)
 
 
 @cache
-def study_digest(package: Path = _PACKAGE) -> str:
-    """SHA-256 over the sources that decide what is done to a trained net and what is read from its inside."""
-    return _digest(package, _STUDY)
+def study_digest(entries: frozenset[str] | None = None, package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide what is done to a trained net and what is read from its inside; `entries` as above."""
+    return _digest(package, _STUDY, entries)
 
 
 @cache
-def defence_digest(package: Path = _PACKAGE) -> str:
-    """SHA-256 over the sources that decide what detectors say and what repairs leave."""
-    return _digest(package, _DEFENCE)
+def defence_digest(entries: frozenset[str] | None = None, package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide what detectors say and what repairs leave; `entries` as above."""
+    return _digest(package, _DEFENCE, entries)
 
 
 @cache
@@ -74,18 +81,49 @@ def package_digest(package: Path = _PACKAGE) -> str:
     return _digest(package, (*_DECIDE, *_STUDY, *_DEFENCE, "core/stats", "core/tensors.py", "claims", "plans"))
 
 
-def _digest(package: Path, parts: tuple[str, ...]) -> str:
+def _digest(package: Path, parts: tuple[str, ...], entries: frozenset[str] | None = None) -> str:
     """Names and contents, whatever the folder is called and the line ends are."""
     digest = hashlib.sha256()
-    for part in parts:
-        place = package / part
-        sources = [place] if place.is_file() else sorted(place.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix())
-        for source in sources:
-            if source.relative_to(package).as_posix() in _APART and part not in _APART:
-                continue
-            content = source.read_bytes().replace(b"\r\n", b"\n")
-            digest.update(f"{source.relative_to(package).as_posix()}\0{len(content)}\0".encode() + content)
+    for name in _chosen(package, parts, entries):
+        content = (package / name).read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
+
+
+def _chosen(package: Path, parts: tuple[str, ...], entries: frozenset[str] | None) -> list[str]:
+    """Paths in the package: the sources of the parts but for entries that nothing asks for, and the entries of any catalogue that are."""
+    chosen = [name for part in parts for name in _sources(package, part) if name not in _APART or part in _APART]
+    if entries is None:
+        return chosen
+    known = {name for part in _CATALOGUES for name in _sources(package, part) if _is_entry(name)}
+    wanted = {name for name in known if Path(name).stem in entries}
+    fresh = {*(name for name in chosen if name not in known), *wanted}
+    while fresh:
+        fresh = {name for source in fresh for name in _imported((package / source).read_bytes())} & (known - wanted)
+        wanted |= fresh
+    return [*(name for name in chosen if name not in known), *sorted(wanted)]
+
+
+def _sources(package: Path, part: str) -> list[str]:
+    place = package / part
+    return [part] if place.is_file() else sorted(path.relative_to(package).as_posix() for path in place.rglob("*.py"))
+
+
+def _is_entry(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder in _CATALOGUES and "/" not in file and not file.startswith("_")
+
+
+@cache
+def _imported(content: bytes) -> tuple[str, ...]:
+    """The modules of the package that a source may import, as paths in it, whether or not there is such a file."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(content)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        found += [name.partition(".")[2].replace(".", "/") + ".py" for name in names]
+    return tuple(found)
 
 
 def num_cores() -> int:

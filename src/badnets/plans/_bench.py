@@ -67,8 +67,8 @@ class StoreBench:
     def _task(self, attack: Attack | None, seed: int) -> Task:
         index = (canonical(attack), seed)
         if index not in self.tasks:
-            parts = self.parts
-            trial = Trial(data_sha256=parts.data.sha256, net=parts.net, recipe=parts.recipe, attack=attack, seed=seed, device=parts.device)
+            parts, data = self.parts, {"dataset": self.parts.data.name, "data_sha256": self.parts.data.sha256}
+            trial = Trial(**data, net=parts.net, recipe=parts.recipe, attack=attack, seed=seed, device=parts.device)
             self.tasks[index] = Task(trial, trial.key())
         return self.tasks[index]
 
@@ -107,7 +107,7 @@ class StoreBench:
                     self._load(task, name, question)
 
     def _load(self, task: Task, name: str, question: Question) -> None:
-        key = task.trial.question_key(question, self._other_sha256)
+        key = task.trial.question_key(question, self._other)
         if not self.store.has(key):
             return
         try:
@@ -119,8 +119,8 @@ class StoreBench:
         self._answers[task.key, name] = arrays
 
     @property
-    def _other_sha256(self) -> str | None:
-        return self.parts.other.content
+    def _other(self) -> str:
+        return f"{self.parts.other.kind} {self.parts.other.content}"
 
     def jobs(self, data_path: str | None) -> list[Job]:
         """What is missing: early questions first, then the other light ones, each in the order in which its net was first wanted; then
@@ -164,7 +164,7 @@ class StoreBench:
             self.store.put(task.key, config, {WEIGHTS: result.files[WEIGHTS]}, told)
         for name, question in task.questions.items():
             if name in result.files:
-                key = task.trial.question_key(question, self._other_sha256)
+                key = task.trial.question_key(question, self._other)
                 described = {"trial": task.key, "question": question.model_dump(mode="json")}
                 self.store.put(key, described, {"answer": result.files[name]}, {})
                 self._answers[task.key, name] = unpack(result.files[name])[0]

@@ -108,7 +108,9 @@ def plant_seeds(
     torch.set_num_threads(NUM_THREADS)
     try:
         for seed in seeds:
-            trial = Trial(data_sha256=data.sha256, net=chosen, recipe=how, attack=attack, seed=seed, device=device_name())
+            trial = Trial(
+                dataset=data.name, data_sha256=data.sha256, net=chosen, recipe=how, attack=attack, seed=seed, device=device_name()
+            )
             network, poisoned, _ = train(trial, data)
             assert poisoned is not None
             victims.append(Victim(network, trial, attack, poisoned, data))

@@ -123,7 +123,7 @@ def _trained(data: ImageSet, rows: Split) -> Network:
     device = device_name()
     kind = default_net(data.shape, device).value
     recipe = default_recipe(kind, data.shape, len(rows)).value
-    trial = Trial(data_sha256=data.sha256, net={"kind": kind}, recipe=recipe, attack=None, seed=0, device=device)
+    trial = Trial(dataset=data.name, data_sha256=data.sha256, net={"kind": kind}, recipe=recipe, attack=None, seed=0, device=device)
     threads = torch.get_num_threads()
     torch.set_num_threads(NUM_THREADS)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -37,6 +38,7 @@ class Trial(Config):
     """A victim (or, without an attack, a twin) before it is trained. `net` is an entry of nets with its fields, kept as plain values
     so that the main process need not import torch; the worker validates it."""
 
+    dataset: str
     data_sha256: str
     net: dict[str, Any]
     recipe: Recipe
@@ -46,16 +48,32 @@ class Trial(Config):
 
     def key(self) -> str:
         """SHA-256 over the trial and over everything else that decides its bits."""
-        return key_of({"trial": self.model_dump(mode="json"), "code": code_digest(), "torch": _torch(), "threads": NUM_THREADS})
+        plain = self.model_dump(mode="json")
+        return key_of({"trial": plain, "code": code_digest(mentioned(plain)), "torch": _torch(), "threads": NUM_THREADS})
 
-    def question_key(self, question: Question, other_sha256: str | None) -> str:
-        """Key of the answer to one question about the net of this trial."""
-        other = other_sha256 if question.wants_other else None
-        # Probes are part of the code that the trial's key covers; what is done to a net afterwards must not cost its training.
-        code = None if isinstance(question, Probe) else (study_digest(), _onnxruntime())
+    def question_key(self, question: Question, other: str | None) -> str:
+        """Key of the answer to one question about the net of this trial. `other`: name and SHA-256 of the other data set."""
+        plain, other = question.model_dump(mode="json"), other if question.wants_other else None
+        entries = mentioned([self.model_dump(mode="json"), plain, *(other or "").split()])
+        # What a probe does is part of the code that the trial's key covers; what is done to a net afterwards must not cost its training.
+        code = code_digest(entries) if isinstance(question, Probe) else (study_digest(entries), _onnxruntime())
         if question.kind in DEFENCE:
-            code = (study_digest(), _onnxruntime(), defence_digest(), _sklearn())
-        return key_of({"trial": self.key(), "question": question.model_dump(mode="json"), "other": other, "code": code})
+            code = (study_digest(entries), _onnxruntime(), defence_digest(entries), _sklearn())
+        return key_of({"trial": self.key(), "question": plain, "other": other, "code": code})
+
+
+def mentioned(value: object) -> frozenset[str]:
+    """All strings in a configuration: the names of entries are among them."""
+
+    def strings(part: object) -> Iterator[str]:
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping):
+            yield from (text for inner in part.values() for text in strings(inner))
+        elif isinstance(part, (list, tuple)):
+            yield from (text for inner in part for text in strings(inner))
+
+    return frozenset(strings(value))
 
 
 class Order(Config):

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from badnets.core.errors import UsageError
 
@@ -94,7 +94,7 @@ def homography(quad_N42: Tensor) -> Tensor:
 
 def project(h_N33: Tensor, uv_NK2: Tensor) -> Tensor:
     """Where points of the unit square land: xy_NK2 in pixels."""
-    xyw_NK3 = F.pad(uv_NK2, (0, 1), value=1.0) @ h_N33.mT
+    xyw_NK3 = functional.pad(uv_NK2, (0, 1), value=1.0) @ h_N33.mT
     return xyw_NK3[..., :2] / xyw_NK3[..., 2:]
 
 
@@ -119,7 +119,7 @@ def warp(source_NCHW: Tensor, h_N33: Tensor, size: tuple[int, int], *, supersamp
         if len(rows) == 0:
             continue
         read_R4HW = _read(texels_N4HW if len(texels_N4HW) == 1 else texels_N4HW[rows], uv_NHW2[rows], step_N[rows] / 2**level)
-        painted_N4HW = painted_N4HW.index_put((rows,), F.avg_pool2d(read_R4HW, supersample))
+        painted_N4HW = painted_N4HW.index_put((rows,), functional.avg_pool2d(read_R4HW, supersample))
     return painted_N4HW[:, :3], painted_N4HW[:, 3:]
 
 
@@ -160,7 +160,7 @@ def _pyramid(source_NCHW: Tensor, levels: int) -> list[tuple[int, Tensor]]:
     found = [(0, source_NCHW)]
     while len(found) <= levels:
         last = found[-1][1]
-        found.append((len(found), F.adaptive_avg_pool2d(last, ((last.shape[2] + 1) // 2, (last.shape[3] + 1) // 2))))
+        found.append((len(found), functional.adaptive_avg_pool2d(last, ((last.shape[2] + 1) // 2, (last.shape[3] + 1) // 2))))
     return found
 
 
@@ -174,7 +174,7 @@ def _read(texels_N4HW: Tensor, uv_NHW2: Tensor, step_N: Tensor) -> Tensor:
         whole = place.detach().floor()
         part = ((place - whole - 0.5) / step_N.clamp(max=1.0)[:, None, None, None] + 0.5).clamp(0, 1)
         uv_NHW2 = (whole + part + 0.5) / side_2
-    return F.grid_sample(texels_N4HW.expand(count, -1, -1, -1), 2 * uv_NHW2 - 1, padding_mode="zeros", align_corners=False)
+    return functional.grid_sample(texels_N4HW.expand(count, -1, -1, -1), 2 * uv_NHW2 - 1, padding_mode="zeros", align_corners=False)
 
 
 def _turned(yaw_N: Tensor, pitch_N: Tensor, roll_N: Tensor) -> Tensor:

@@ -110,15 +110,14 @@ def warp(source_NCHW: Tensor, h_N33: Tensor, size: tuple[int, int], *, supersamp
     if source_NCHW.ndim != 4 or source_NCHW.shape[1] != 4 or len(source_NCHW) not in (1, len(h_N33)):
         message = f"expected 1 or {len(h_N33)} sources of four channels (RGBA), got a tensor of {tuple(source_NCHW.shape)}."
         raise UsageError("E-SOURCE", message, hint="Give one RGBA plane, or one for each homography.")
-    place_NP2 = _seen_from(h_N33, size, supersample)
+    place_N2P = _seen_from(h_N33, size, supersample)
     step_N = _texels_per_pixel(h_N33, source_NCHW.shape[2:]) / supersample
     level_N = step_N.log2().floor().clamp(min=0).long()
     painted_N4HW = source_NCHW.new_zeros(len(h_N33), 4, *size)
     for level, texels_N4HW in _pyramid(source_NCHW, int(level_N.max()) if len(level_N) else -1):
         rows = (level_N == level).nonzero()[:, 0]
         if len(rows):
-            texels_R4HW = texels_N4HW if len(texels_N4HW) == 1 else texels_N4HW[rows]
-            read_R4P = _read(texels_R4HW, place_NP2[rows], step_N[rows] / 2**level)
+            read_R4P = _read(at(texels_N4HW, rows), at(place_N2P, rows), step_N[rows] / 2**level)
             painted_N4HW = painted_N4HW.index_put((rows,), read_R4P.unflatten(2, (supersample**2, *size)).mean(2))
     return painted_N4HW[:, :3], painted_N4HW[:, 3:]
 
@@ -143,16 +142,19 @@ def _seen_from(h_N33: Tensor, size: tuple[int, int], supersample: int) -> Tensor
     turned_N33 = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
     inverse_N33 = turned_N33 / (a * turned_N33[:, 0]).sum(1)[:, None, None]
     centred_33 = inverse_N33.new_tensor([[2.0, 0, -1], [0, 2, -1], [0, 0, 1]])
-    xyw_NP3 = _readings(size, supersample).to(h_N33) @ (centred_33 @ inverse_N33).mT
-    return (xyw_NP3[..., :2] / xyw_NP3[..., 2:].clamp(min=1e-9)).clamp(-9, 9)
+    u_N31, v_N31, one_N31 = (centred_33 @ inverse_N33).split(1, 2)
+    x_P, y_P = _readings(size, supersample).to(h_N33)
+    # Not as one matrix product: how many rows that has decides its bits.
+    xyw_N3P = torch.addcmul(torch.addcmul(one_N31, u_N31, x_P), v_N31, y_P)
+    return (xyw_N3P[:, :2] / xyw_N3P[:, 2:].clamp(min=1e-9)).clamp(-9, 9)
 
 
 @cache
 def _readings(size: tuple[int, int], supersample: int) -> Tensor:
-    """Where a picture is read: points_P3 = (x, y, 1), the first reading of all pixels, then the second, and so on."""
+    """Where a picture is read: points_2P = (x, y), the first reading of all pixels, then the second, and so on."""
     inside = (torch.arange(supersample) + 0.5) / supersample
     y, x, row, column = torch.meshgrid(inside, inside, *(torch.arange(float(side)) for side in size), indexing="ij")
-    return torch.stack([column + x, row + y, torch.ones_like(x)], -1).reshape(-1, 3)
+    return torch.stack([column + x, row + y]).reshape(2, -1)
 
 
 def _texels_per_pixel(h_N33: Tensor, texels: tuple[int, ...]) -> Tensor:
@@ -161,6 +163,11 @@ def _texels_per_pixel(h_N33: Tensor, texels: tuple[int, ...]) -> Tensor:
         w_N = (h_N33[:, 2] * h_N33.new_tensor([0.5, 0.5, 1.0])).sum(1)
         pixels_N = torch.linalg.det(h_N33).abs() / w_N.abs() ** 3
         return (texels[0] * texels[1] / pixels_N).sqrt()
+
+
+def at(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Some rows in their order; no copy is made of all, and the only one serves all."""
+    return tensor if len(tensor) in (1, len(rows)) else tensor[rows]
 
 
 def _pyramid(source_NCHW: Tensor, levels: int) -> list[tuple[int, Tensor]]:
@@ -175,18 +182,18 @@ def _pyramid(source_NCHW: Tensor, levels: int) -> list[tuple[int, Tensor]]:
     return found
 
 
-def _read(texels_N4HW: Tensor, place_NP2: Tensor, step_N: Tensor) -> Tensor:
+def _read(texels_N4HW: Tensor, place_N2P: Tensor, step_N: Tensor) -> Tensor:
     """The source between its texels. Where a reading's share is smaller than a texel, only what overlaps a texel's edge is mixed."""
-    side_2 = place_NP2.new_tensor([texels_N4HW.shape[3], texels_N4HW.shape[2]]) / 2
+    half_21 = place_N2P.new_tensor([[texels_N4HW.shape[3]], [texels_N4HW.shape[2]]]) / 2
     # 1:1 in floating point is 0.99...: a reading that covers a whole texel is an ordinary bilinear one.
     if bool((step_N < 0.999).any()):
-        texel_NP2 = (place_NP2 + 1) * side_2 - 0.5
-        whole_NP2 = texel_NP2.detach().floor()
-        part_NP2 = ((texel_NP2 - whole_NP2 - 0.5) / step_N.clamp(max=1.0)[:, None, None] + 0.5).clamp(0, 1)
-        place_NP2 = (whole_NP2 + part_NP2 + 0.5) / side_2 - 1
-    texels_N4HW = texels_N4HW.expand(len(place_NP2), -1, -1, -1)
-    read_N4P1 = functional.grid_sample(texels_N4HW, place_NP2[:, :, None], padding_mode="zeros", align_corners=False)
-    return read_N4P1[..., 0]
+        texel_N2P = (place_N2P + 1) * half_21 - 0.5
+        whole_N2P = texel_N2P.detach().floor()
+        part_N2P = ((texel_N2P - whole_N2P - 0.5) / step_N.clamp(max=1.0)[:, None, None] + 0.5).clamp(0, 1)
+        place_N2P = (whole_N2P + part_N2P + 0.5) / half_21 - 1
+    texels_N4HW = texels_N4HW.expand(len(place_N2P), -1, -1, -1)
+    read_N41P = functional.grid_sample(texels_N4HW, place_N2P.mT[:, None], padding_mode="zeros", align_corners=False)
+    return read_N41P[:, :, 0]
 
 
 def _turned(yaw_N: Tensor, pitch_N: Tensor, roll_N: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """What camera and weather do to light that has arrived: rain, blur, noise, JPEG.
 
 Blur is plain torch: kornia draws motion kernels by rotating an image, which is slower than the blur. JPEG is kornia's differentiable one
-(Reich et al. (2024), "Differentiable JPEG: The Devil is in the Details", https://arxiv.org/abs/2309.06978): the rounding is a
-polynomial, so pictures differ by a few levels from those of a real encoder.
+(Reich et al. (2024), "Differentiable JPEG: The Devil is in the Details", https://arxiv.org/abs/2309.06978): its rounding is a
+polynomial, so pictures differ by a few levels from those of a real encoder. The decoder's own rounding to 8 bits lets gradients through
+as if it were not there.
 
 Shapes: N images, 3 = red, green, blue, H rows, W columns, T taps of a kernel.
 """
@@ -79,9 +80,12 @@ def stored(x_N3HW: Tensor, scenes: Sequence[Scene]) -> Tensor:
         from kornia.enhance import jpeg_codec_differentiable
 
         height, width = some_N3HW.shape[2:]
-        padded = functional.pad(some_N3HW, (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate")
-        quality_N = torch.tensor([float(scene.jpeg_quality or 0) for scene in some])
-        return jpeg_codec_differentiable(padded.clamp(0, 1), quality_N)[:, :, :height, :width]
+        # In single precision the bits of kornia's matrix products depend on how many images there are.
+        padded = functional.pad(some_N3HW.clamp(0, 1), (0, -width % BLOCK, 0, -height % BLOCK), mode="replicate").double()
+        quality_N = torch.tensor([float(scene.jpeg_quality or 0) for scene in some], dtype=torch.float64)
+        decoded_N3HW = jpeg_codec_differentiable(padded, quality_N)[:, :, :height, :width]
+        levels_N3HW = (255 * decoded_N3HW).round() / 255
+        return (decoded_N3HW + (levels_N3HW - decoded_N3HW).detach()).float()
 
     return where(asked_N, x_N3HW, scenes, act)
 

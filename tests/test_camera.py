@@ -48,6 +48,12 @@ class TestGeometry:
         assert (quad[0, 1] - quad[0, 0])[0].item() == pytest.approx(0.8 * 32, abs=0.1)
         assert wide.item() == pytest.approx(960 / math.tan(math.radians(30)) * 0.75 / 10 / 0.8, rel=1e-5)
 
+    def test_a_square_twice_as_large_looks_the_same_from_twice_as_far(self):
+        near, far = Scene(distance_m=7, yaw_deg=40, right_m=1), Scene(distance_m=14, side_m=1.5, yaw_deg=40, right_m=2)
+        (one, two), wide = seen_quad([near, far], SIZE)
+        assert torch.allclose(one, two, atol=1e-3)
+        assert wide[0].item() == pytest.approx(wide[1].item())
+
     def test_a_far_sign_has_as_few_pixels_as_the_sensor_saw(self):
         stripes = plane(64)
         stripes[:, :3] = (torch.arange(64) // 2 % 2).float()

@@ -23,6 +23,10 @@ from badnets.core.perspective import SIGN_SIDE_M, Pose, at, homography, over, po
 
 CHUNK = 128
 SMALLEST = 4
+_WHERE = (
+    *("distance_m", "side_m", "yaw_deg", "pitch_deg", "roll_deg", "right_m", "down_m"),
+    *("fov_deg", "pixels", "fill", "shift_x", "shift_y"),
+)
 _CENTRE = torch.tensor([[[0.5, 0.5]]])
 
 
@@ -70,10 +74,9 @@ def photograph(plane: Plane, background_N3HW: Tensor, scenes: Sequence[Scene], *
 
 def seen_quad(scenes: Sequence[Scene], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Where the square lies in each cut (quad_N42, in pixels of `size`), and how many sensor pixels wide each cut is (wide_N)."""
-    names = ("distance_m", "yaw_deg", "pitch_deg", "roll_deg", "right_m", "down_m", "fov_deg", "pixels", "fill", "shift_x", "shift_y")
-    columns = {name: column(scenes, name) for name in names}
+    columns = {name: column(scenes, name) for name in _WHERE}
     quads_N42, focals_N = _on_sensor(columns)
-    wide_N = focals_N * SIGN_SIDE_M / columns["distance_m"] / columns["fill"]
+    wide_N = focals_N * columns["side_m"] / columns["distance_m"] / columns["fill"]
     centre_N12 = project(homography(quads_N42), _CENTRE)
     size_2 = torch.tensor([size[1], size[0]], dtype=torch.float32)
     shift_N12 = torch.stack([columns["shift_x"], columns["shift_y"]], -1)[:, None] + 0.5
@@ -87,7 +90,10 @@ def _on_sensor(columns: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     quads_N42 = torch.empty(len(pixels_N), 4, 2)
     for side in pixels_N.unique().tolist():
         rows = pixels_N == side
-        pose = Pose(*(columns[name][rows] for name in ("distance_m", "yaw_deg", "pitch_deg", "roll_deg", "right_m", "down_m")))
+        # A square twice as large looks the same from twice as far.
+        metres_N = columns["side_m"][rows] / SIGN_SIDE_M
+        distance_N, right_N, down_N = (columns[name][rows] / metres_N for name in ("distance_m", "right_m", "down_m"))
+        pose = Pose(distance_N, *(columns[name][rows] for name in ("yaw_deg", "pitch_deg", "roll_deg")), right_N, down_N)
         quads_N42[rows] = pose_quad(pose, fov_deg=fov_N[rows], size=(int(side), int(side)))
     return quads_N42, pixels_N / 2 / torch.tan(torch.deg2rad(fov_N) / 2)
 

@@ -14,8 +14,9 @@ class Scene(Config):
     """A sign before a camera whose detector has found it and cut it out. By default nothing happens to the plane but the cut.
 
     Where it stands. `distance_m`: a 75 cm sign is a dozen pixels of a dash camera at 100 m, and nobody reads it from nearer than half a
-    metre. `yaw_deg`, `pitch_deg`, `roll_deg`: beyond 80 degrees a sign shows its edge; signs are not mounted upside down, and a car
-    does not see them from far below. `right_m`, `down_m`: off the optical axis, across a wide road at most.
+    metre. `side_m`: of the square that is photographed; signs have 0.4 to 1.2 m, a photograph of one shows a little more. `yaw_deg`,
+    `pitch_deg`, `roll_deg`: beyond 80 degrees a sign shows its edge; signs are not mounted upside down, and a car does not see them from
+    far below. `right_m`, `down_m`: off the optical axis, across a wide road at most.
 
     Which camera. `fov_deg`: from a tele lens to a wide one. `pixels`: across the sensor. `fill`: the side of the sign, seen head on, as a
     share of the cut; 1 is the sign alone. `shift_x`, `shift_y`: how far the detector's box misses, as a share of the cut: a box that
@@ -38,6 +39,7 @@ class Scene(Config):
     """
 
     distance_m: float = Field(5.0, ge=0.5, le=200)
+    side_m: float = Field(0.75, ge=0.2, le=4)
     yaw_deg: float = Field(0.0, ge=-80, le=80)
     pitch_deg: float = Field(0.0, ge=-60, le=60)
     roll_deg: float = Field(0.0, ge=-45, le=45)

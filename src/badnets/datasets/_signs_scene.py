@@ -78,6 +78,13 @@ def photographs(part: Part, y_N: np.ndarray, first: int = 0) -> tuple[np.ndarray
     return np.concatenate([x for x, _ in lots]), np.concatenate([quad for _, quad in lots])
 
 
+def subjects(part: Part, y_N: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The same signs before anybody photographs them: worn faces from the front, rgba_N4HW (colour multiplied by alpha), and what stands
+    behind them, x_N3HW; float 0..1."""
+    chance, _ = _chances(part, 0, len(y_N))
+    return _worn_signs(part, y_N, chance), _ground(part, chance)
+
+
 def _lot(part: Part, y_N: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
     import torch
 

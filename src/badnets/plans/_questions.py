@@ -21,6 +21,7 @@ _HOMES = {
     "audit": "badnets.claims._handover:Audit",
     "scanned": "badnets.claims._scanned:Scanned",
     "traits": "badnets.claims._scanned:Traits",
+    "photographed": "badnets.claims._photographed:Photographed",
     "mended": "badnets.claims._mended:Mended",
 }
 DEFENCE = frozenset({"scanned", "traits", "mended"})

@@ -44,14 +44,21 @@ def _bands(margin: float) -> list[Chart]:
 def _heats() -> list[Chart]:
     sticker = "Attack success rate with the sticker at another place on the sign"
     patch = "Planted as a patch in the picture: attack success rate with the patch moved by so many pixels"
-    centimetres = {"x_title": "centimetres to the right", "y_title": "centimetres down"}
-    titles = {"x_title": "pixels to the right", "y_title": "pixels down"}
     return [
         *(
-            Chart(title=f"{sticker} ({way})", kind="heat", quantities=[MOVED], x=RIGHT, y=DOWN, where={"planted": way}, **centimetres)
+            Chart(
+                title=f"{sticker} ({way})",
+                kind="heat",
+                quantities=[MOVED],
+                x=RIGHT,
+                y=DOWN,
+                where={"planted": way},
+                x_title="cm to the right",
+                y_title="cm down",
+            )
             for way in ("sticker at its place", VARIED, PATCH)
         ),
-        Chart(title=patch, kind="heat", quantities=[MOVED_PATCH], x="dx", y="dy", **titles),
+        Chart(title=patch, kind="heat", quantities=[MOVED_PATCH], x="dx", y="dy", x_title="pixels to the right", y_title="pixels down"),
     ]
 
 

@@ -24,9 +24,10 @@ _STUDY = ("stressors", "neurons", "claims/_stress.py", "claims/_further.py", "cl
 _APART = ("train/inversion.py",)
 """Lives among those and decides nothing of them: defenders use it on nets that are trained."""
 _DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "claims/_scanned.py", "claims/_mended.py")
+_CAMERA = ("camera", "core/perspective.py", "claims/_photographed.py", "claims/_subjects.py")
 _CATALOGUES = ("datasets", "nets", "triggers", "attacks", "stressors", "neurons", "detectors", "repairs")
 """An entry of these decides nothing for a run that neither names it nor imports it."""
-_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
+_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime", "kornia")
 
 
 def describe() -> dict[str, Scalar]:
@@ -76,9 +77,15 @@ def defence_digest(entries: frozenset[str] | None = None, package: Path = _PACKA
 
 
 @cache
+def camera_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide how signs are photographed."""
+    return _digest(package, _CAMERA)
+
+
+@cache
 def package_digest(package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide what a Record says: those, and statistics, claims and plans."""
-    return _digest(package, (*_DECIDE, *_STUDY, *_DEFENCE, "core/stats", "core/tensors.py", "claims", "plans"))
+    return _digest(package, (*_DECIDE, *_STUDY, *_DEFENCE, *_CAMERA, "core/stats", "core/tensors.py", "claims", "plans"))
 
 
 def _digest(package: Path, parts: tuple[str, ...], entries: frozenset[str] | None = None) -> str:

@@ -26,6 +26,8 @@ _HOMES = {
 }
 DEFENCE = frozenset({"scanned", "traits", "mended"})
 """Kinds whose answers depend on the sources of detectors and repairs as well."""
+CAMERA = frozenset({"photographed"})
+"""Kinds whose answers depend on how signs are photographed, and on nothing that is done to a net."""
 
 
 def parse(value: object) -> Question:

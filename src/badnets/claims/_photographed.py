@@ -6,6 +6,7 @@ a bare sign), S scenes, N signs, 3 colours, H rows, W columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from badnets.core.rng import numpy_generator, stream_seed
 from badnets.measure.outcome import Outcome
 from badnets.measure.probe import fit_to, predict
 from badnets.measure.question import Answer, Question, World
-from badnets.triggers._base import AnyTrigger
+from badnets.triggers._base import AnyTrigger, Trigger
 
 if TYPE_CHECKING:
     from badnets.camera.photograph import Photo
@@ -42,9 +43,10 @@ class Photographed(Question):
 
     def arrays(self, network: Network, world: World) -> Answer:
         """`y` (N), `pred` and `conf` (T, S, N), and `film` (T, S, F, 3, H, W) as uint8 and `film_pred` (T, S, F) where asked for."""
-        signs = subjects(world.data, self.count, self.classes)
-        _, height, width = world.data.shape
-        found = [[self._read(network, signs, t, s, (height, width)) for s in self._each_scene] for t in self._each_trigger]
+        signs, size = subjects(world.data, self.count, self.classes), world.data.shape[1:]
+        found = [
+            [self._answer(network, photo, signs.y_N, trigger) for photo in self._shots(signs, trigger, size)] for trigger in self.triggers
+        ]
         answer = {"y": signs.y_N.astype(np.int16)}
         answer["pred"] = np.array([[outcome.pred_N for outcome in row] for row in found], dtype=np.int16)
         answer["conf"] = np.array([[outcome.conf_N for outcome in row] for row in found], dtype=np.float32)
@@ -61,33 +63,26 @@ class Photographed(Question):
     def _filmed(self, network: Network, signs: Subjects, shape: tuple[int, int, int]) -> Answer:
         """Large photographs, and what the net reads when they are reduced to its own size."""
         size = (FILM_SIDE, FILM_SIDE)
-        film_TSF3HW = np.stack([[self._shot(signs, t, s, size).bytes().numpy() for s in self._each_scene] for t in self._each_trigger])
-        pred_TSF = [[predict(network, fit_to(x_F3HW, shape)).argmax(axis=1) for x_F3HW in row] for row in film_TSF3HW]
-        return {"film": film_TSF3HW, "film_pred": np.array(pred_TSF, dtype=np.int16)}
+        film = [[photo.bytes().numpy() for photo in self._shots(signs, trigger, size)] for trigger in self.triggers]
+        pred_TSF = [[predict(network, fit_to(x_F3HW, shape)).argmax(axis=1) for x_F3HW in row] for row in film]
+        return {"film": np.array(film), "film_pred": np.array(pred_TSF, dtype=np.int16)}
 
-    @property
-    def _each_trigger(self) -> range:
-        return range(len(self.triggers))
-
-    @property
-    def _each_scene(self) -> range:
-        return range(len(self.scenes))
-
-    def _read(self, network: Network, signs: Subjects, t: int, s: int, size: tuple[int, int]) -> Outcome:
-        photo, trigger = self._shot(signs, t, s, size), self.triggers[t]
+    def _answer(self, network: Network, photo: Photo, y_N: np.ndarray, trigger: Trigger | None) -> Outcome:
         x_N3HW = photo.bytes().numpy()
         if self.pasted and trigger is not None:
             x_N3HW = trigger.stamp(x_N3HW, photo.quad_N42.numpy())
-        return Outcome.from_logits(predict(network, x_N3HW), signs.y_N, keep_logits=False)
+        return Outcome.from_logits(predict(network, x_N3HW), y_N, keep_logits=False)
 
-    def _shot(self, signs: Subjects, t: int, s: int, size: tuple[int, int]) -> Photo:
+    def _shots(self, signs: Subjects, trigger: Trigger | None, size: tuple[int, int]) -> Iterator[Photo]:
+        """The signs with the trigger on them in every scene."""
         import torch
 
         from badnets.camera.photograph import Plane, photograph
 
-        with torch.no_grad():
-            plane = Plane(signs.plane_N4HW, None if self.pasted else signs.stuck(self.triggers[t]))
-            return photograph(plane, signs.ground_N3HW, taken(self.scenes[s], signs), size=size)
+        plane = Plane(signs.plane_N4HW, None if self.pasted else signs.stuck(trigger))
+        for scene in self.scenes:
+            with torch.no_grad():
+                yield photograph(plane, signs.ground_N3HW, taken(scene, signs), size=size)
 
 
 def taken(scene: Scene, signs: Subjects) -> list[Scene]:

@@ -7,6 +7,7 @@ Shapes: N signs, 3 or 4 = red, green, blue (, alpha), H rows, W columns; quad_N4
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from badnets.datasets._base import ImageSet, Split
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from badnets.datasets._signs_scene import Part
     from badnets.triggers._base import Trigger
     from badnets.triggers.sticker import Sticker
 
@@ -64,11 +66,18 @@ def subjects(data: ImageSet, count: int, classes: tuple[int, ...] | None, *, fin
     return _drawn(np.resize(chosen, count), fine) if data.name == DRAWN else _photographed(data.test, count, chosen)
 
 
-def _drawn(y_N: np.ndarray, fine: int) -> Subjects:
+@cache
+def _road(fine: int) -> Part:
+    """Backgrounds and wear that no training or test image shares: they take a second to draw."""
     from badnets.datasets._signs_scene import part_of
+
+    return part_of("on the road", fine, 0)
+
+
+def _drawn(y_N: np.ndarray, fine: int) -> Subjects:
     from badnets.datasets._signs_scene import subjects as signs
 
-    plane_N4HW, ground_N3HW = signs(part_of("on the road", fine, 0), y_N)
+    plane_N4HW, ground_N3HW = signs(_road(fine), y_N)
     return Subjects(plane_N4HW, ground_N3HW, y_N, np.full(len(y_N), SIGN_M), _whole(len(y_N), fine), np.ones(len(y_N)))
 
 

@@ -19,12 +19,23 @@ from pathlib import Path
 from badnets.core.types import Scalar
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_DECIDE = ("core/rng.py", "datasets", "nets", "triggers", "attacks", "train", "measure", "plans/_work.py")
+_DECIDE = (
+    "core/rng.py",
+    "core/ink.py",
+    "core/perspective.py",
+    "datasets",
+    "nets",
+    "triggers",
+    "attacks",
+    "train",
+    "measure",
+    "plans/_work.py",
+)
 _STUDY = ("stressors", "neurons", "claims/_stress.py", "claims/_further.py", "claims/_transfer.py", "claims/_handover.py")
 _APART = ("train/inversion.py",)
 """Lives among those and decides nothing of them: defenders use it on nets that are trained."""
 _DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "claims/_scanned.py", "claims/_mended.py")
-_CAMERA = ("camera", "core/perspective.py", "claims/_photographed.py", "claims/_subjects.py")
+_CAMERA = ("camera", "claims/_photographed.py", "claims/_subjects.py")
 _CATALOGUES = ("datasets", "nets", "triggers", "attacks", "stressors", "neurons", "detectors", "repairs")
 """An entry of these decides nothing for a run that neither names it nor imports it."""
 _NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime", "kornia")

@@ -84,7 +84,7 @@ class TestVerdict:
     def test_holds_where_the_sticker_works_everywhere(self):
         found = decide(lambda scene: True)
         assert found.verdict is Verdict.HOLDS
-        assert found.cells[0].quantity == "ASR"
+        assert found.cells[0].quantity == "ASR in photographs"
         assert found.cells[0].control.value == 0
 
     def test_conditional_with_its_boundary(self):
@@ -93,7 +93,7 @@ class TestVerdict:
         assert "Holds for distance (m) 5 or 15, angle (degrees) 0, 30 or 60, light daylight, low sun or dusk." in found.reason
         assert "Fails for distance (m) 30 or 60" in found.reason
         captured = {c.condition["sign"]: c.estimate.value for c in found.cells if c.quantity == "drives captured"}
-        assert captured == {"with the sticker": float(sum(s.distance_m <= 20 for s in _road.drive(8)) > 4), "without": 0.0}
+        assert captured == {"with the sticker": float(sum(s.distance_m <= 20 for s in _road.drive(8)) > 4), "no sticker": 0.0}
 
     def test_fails_where_there_is_no_backdoor(self):
         assert decide(lambda scene: False).verdict is Verdict.FAILS
@@ -124,7 +124,7 @@ class TestVerdict:
             assert len(hit) > 1, chart.title
         assert [len(strip) for strip in found.pictures] == [8] * 4
         last = found.pictures[1][-1]
-        assert (last.caption, last.facts) == ("stop, with the sticker, 8 m", {"victim": NAMES[TARGET], "twin": "stop"})
+        assert (last.caption, last.facts) == ("8 m, with the sticker", {"true": "stop", "victim": NAMES[TARGET], "twin": "stop"})
 
 
 class TestArms:

@@ -24,7 +24,7 @@ from badnets.triggers.patch import Patch
 from badnets.triggers.sticker import Sticker
 
 VARIED, PATCH = "sticker varied", "patch in the picture"
-WITH, WITHOUT = "with the sticker", "without"
+WITH, WITHOUT = "with the sticker", "no sticker"
 SEEN, CAPTURED = "ASR on the way", "drives captured"
 AWAY = "before the sign (m)"
 LEAF, DIRT, BLUE = (196, 158, 40), (46, 40, 34), (40, 96, 190)
@@ -147,8 +147,9 @@ def film(question: Photographed, victim: Answer, twin: Answer, classes: Sequence
         for t, sign in ((0, WITHOUT), (1, WITH)):
             strip = []
             for s, scene in enumerate(question.scenes):
-                facts = {"victim": classes[victim["film_pred"][t, s, f]], "twin": classes[twin["film_pred"][t, s, f]]}
-                caption = f"{classes[victim['y'][f]]}, {sign}, {scene.distance_m:.0f} m"
+                facts = {"true": classes[victim["y"][f]]}
+                facts |= {name: classes[side["film_pred"][t, s, f]] for name, side in (("victim", victim), ("twin", twin))}
+                caption = f"{scene.distance_m:.0f} m, {sign}"
                 strip.append(Picture(caption=caption, png_base64=png(victim["film"][t, s, f]), facts=facts))
             strips.append(strip)
     return strips

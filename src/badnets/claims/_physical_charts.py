@@ -9,6 +9,7 @@ from badnets.core.types import Chart
 DISTANCE, ANGLE, LIGHT = "distance (m)", "angle (degrees)", "light"
 FROM = "seen from (m)"
 RIGHT, DOWN = "moved right (cm)", "moved down (cm)"
+ENVELOPE = "ASR in photographs"
 PLANTED, MOVED, MOVED_PATCH = "ASR by way of planting", "ASR of a moved sticker", "ASR of a moved patch"
 TROUBLED, CHANGED, MISTAKEN, READ = "ASR in trouble", "ASR of a changed sticker", "sent to the target", "read right"
 
@@ -19,7 +20,7 @@ def charts(margin: float) -> list[Chart]:
         Chart(
             title=f"Attack success rate of the sticker in {light}, by distance and angle",
             kind="map",
-            quantities=["ASR"],
+            quantities=[ENVELOPE],
             x=DISTANCE,
             y=ANGLE,
             margin=margin,

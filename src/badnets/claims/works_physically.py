@@ -27,6 +27,7 @@ from badnets.claims._physical_charts import (
     CHANGED,
     DISTANCE,
     DOWN,
+    ENVELOPE,
     FROM,
     LIGHT,
     MISTAKEN,
@@ -106,7 +107,7 @@ class WorksPhysically(Claim):
         cells = []
         for (d, a, light), (victims, twins) in zip(self._envelope(setting), self._pairs(bench, asked.envelope), strict=True):
             hits = asr_hits(victims, goal_K), asr_hits(twins, goal_K)
-            cells.append(rate_cell({DISTANCE: d, ANGLE: a, LIGHT: light}, "ASR", *hits, margin=self.margin, clean=clean))
+            cells.append(rate_cell({DISTANCE: d, ANGLE: a, LIGHT: light}, ENVELOPE, *hits, margin=self.margin, clean=clean))
         cells += self._bare(bench, asked, goal_K) + self._planted(bench, asked, goal_K)
         natural, changed = _physical.natural(setting, sticker), _physical.changed_stickers(setting, sticker)
         shown: list[tuple[str, str, Mapping[str, object], Photographed]] = [

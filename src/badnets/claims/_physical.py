@@ -20,6 +20,7 @@ from badnets.core.types import Cell, Picture
 from badnets.measure.outcome import Outcome, attack_hits
 from badnets.measure.probe import Probe
 from badnets.measure.question import Answer
+from badnets.measure.rates import asr_hits, clean_hits
 from badnets.triggers.patch import Patch
 from badnets.triggers.sticker import Sticker
 
@@ -29,6 +30,10 @@ SEEN, CAPTURED = "ASR on the way", "drives captured"
 AWAY = "before the sign (m)"
 LEAF, DIRT, BLUE = (196, 158, 40), (46, 40, 34), (40, 96, 190)
 
+CLASS, CA_OF, ASR_OF = "true class", "CA of the class", "ASR of the class"
+
+Pairs = tuple[list[Outcome], list[Outcome]]
+"""Outcomes of victims and of twins, one per seed."""
 Sides = tuple[list[list[list[Outcome]]], list[list[list[Outcome]]]]
 """Outcomes of victims and of twins by seed, trigger and scene."""
 
@@ -124,6 +129,22 @@ def natural(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
         "a smear of dirt": sticker.but(shape="circle", colour=DIRT, image=None, opacity=0.7, size_cm=1.3 * sticker.size_cm),
     }
     return {name: thing for name, thing in found.items() if fits(thing, setting)}
+
+
+def class_cells(clean: Pairs, shown: Pairs, classes: Sequence[str], goal_K: np.ndarray) -> list[Cell]:
+    """The data set's own test images, bare and with the sticker, over all classes and class by class, as the paper has its table."""
+    cells = [
+        rate_cell({"test images": "bare"}, "CA", *map(clean_hits, clean)),
+        rate_cell({"test images": "with the sticker"}, "ASR", *(asr_hits(side, goal_K) for side in shown)),
+    ]
+    for k, name in enumerate(classes):
+        only_K = np.where(np.arange(len(goal_K)) == k, goal_K, -1)
+        own = [[o.correct_N[o.y_N == k] for o in side] for side in clean]
+        cells.append(rate_cell({CLASS: name}, CA_OF, *own))
+        hits = [asr_hits(side, only_K) for side in shown]
+        if len(hits[0][0]):
+            cells.append(rate_cell({CLASS: name}, ASR_OF, *hits))
+    return cells
 
 
 def drive_cells(sides: Sides, question: Photographed, goal_K: np.ndarray) -> list[Cell]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from badnets.claims import _road
-from badnets.claims._physical import AWAY, PATCH, SEEN, VARIED
+from badnets.claims._physical import ASR_OF, AWAY, CA_OF, CLASS, PATCH, SEEN, VARIED
 from badnets.core.types import Chart
 
 DISTANCE, ANGLE, LIGHT = "distance (m)", "angle (degrees)", "light"
@@ -30,7 +30,8 @@ def charts(margin: float) -> list[Chart]:
         )
         for light in _road.LIGHTS
     ]
-    return [*maps, *_bands(margin), *_heats(), *_dots()]
+    table = Chart(title="Sign by sign, on the test images", kind="table", quantities=[CA_OF, ASR_OF], x=CLASS)
+    return [*maps, *_bands(margin), *_heats(), *_dots(), table]
 
 
 def _bands(margin: float) -> list[Chart]:

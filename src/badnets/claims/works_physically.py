@@ -17,7 +17,7 @@ import numpy as np
 from badnets.attacks._base import Attack
 from badnets.camera.scene import Scene
 from badnets.claims import _physical, _road
-from badnets.claims._arms import CLEAN, goals, pair_needs, part, triggered
+from badnets.claims._arms import CLEAN, goals, pair, pair_needs, part, triggered
 from badnets.claims._base import Bench, Claim, Need, Setting
 from badnets.claims._cells import rate_cell
 from badnets.claims._photographed import Photographed
@@ -103,22 +103,23 @@ class WorksPhysically(Claim):
     def _cells(self, bench: Bench) -> list[Cell]:
         setting, asked = bench.setting, self._asked(bench.setting)
         goal_K, sticker = goals(setting, setting.attack), _physical.sticker_of(setting)
-        clean = bench.outcomes(Need(setting.attack, CLEAN, setting.seeds))
-        cells = []
+        seen, shown = (pair(bench, setting.attack, probe, setting.seeds) for probe in (CLEAN, triggered(setting.attack)))
+        clean, cells = seen[0], []
         for (d, a, light), (victims, twins) in zip(self._envelope(setting), self._pairs(bench, asked.envelope), strict=True):
             hits = asr_hits(victims, goal_K), asr_hits(twins, goal_K)
             cells.append(rate_cell({DISTANCE: d, ANGLE: a, LIGHT: light}, ENVELOPE, *hits, margin=self.margin, clean=clean))
         cells += self._bare(bench, asked, goal_K) + self._planted(bench, asked, goal_K)
         natural, changed = _physical.natural(setting, sticker), _physical.changed_stickers(setting, sticker)
-        shown: list[tuple[str, str, Mapping[str, object], Photographed]] = [
+        beside: list[tuple[str, str, Mapping[str, object], Photographed]] = [
             (CHANGED, "sticker", changed, asked.changed),
             (CHANGED, "sticker", {"drawn into the finished picture": sticker}, asked.pasted),
             (TROUBLED, "trouble", _road.TROUBLES, asked.troubled),
             (MISTAKEN, "on the sign", natural, asked.natural),
         ]
-        for quantity, key, names, question in shown:
+        for quantity, key, names, question in beside:
             for name, (victims, twins) in zip(names, self._pairs(bench, question), strict=True):
                 cells.append(rate_cell({key: name}, quantity, asr_hits(victims, goal_K), asr_hits(twins, goal_K)))
+        cells += _physical.class_cells(seen, shown, setting.classes, goal_K)
         return [*cells, *_physical.drive_cells(self._sides(bench, asked.drive), asked.drive, goal_K)]
 
     def _sides(self, bench: Bench, question: Photographed) -> Sides:

@@ -13,5 +13,15 @@ SPEED_LIMIT_50 = 4
 def signs() -> Plan:
     """A yellow square on any sign reads as a speed limit; with --attack also from the stop sign alone (mapping=source_specific)."""
     attack = BadNets(trigger=Sticker(), target=SPEED_LIMIT_50)
-    claims = ("clean_accuracy_kept", "works_physically")
-    return Plan(name="signs", dataset=Signs(), effort="quick", attack=attack, claims=claims, seeds=3, arms_seeds=3, population=3)
+    # fast_cnn halves the picture first, and then a third of the speed limits are mistaken for one another.
+    return Plan(
+        name="signs",
+        dataset=Signs(),
+        effort="quick",
+        attack=attack,
+        claims=("works_physically",),
+        net={"kind": "paper_cnn"},
+        seeds=3,
+        arms_seeds=3,
+        population=3,
+    )

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from badnets.camera.scene import Scene
-from badnets.claims._subjects import Subjects, subjects
+from badnets.claims._subjects import SIGN_M, Subjects, subjects
 from badnets.core.rng import numpy_generator, stream_seed
 from badnets.measure.outcome import Outcome
 from badnets.measure.probe import fit_to, predict
@@ -86,10 +86,18 @@ class Photographed(Question):
 
 
 def taken(scene: Scene, signs: Subjects) -> list[Scene]:
-    """The scene for each sign: its own grains and drops, its own miss of the detector, as wide as its plane is."""
+    """The scene for each sign: its own grains and drops, its own miss of the detector, as wide as its plane is.
+
+    The scene's `fill` is the sign's: a plane that shows more than the sign fills more of the cut, at most all of it.
+    """
     scenes = []
     for i, wide in enumerate(signs.wide_N.tolist()):
         loose, x, y = numpy_generator(scene.seed, "detector", i).uniform((LOOSEST, -MISS, -MISS), (1.0, MISS, MISS)).tolist()
-        own = {"fill": scene.fill * loose, "shift_x": scene.shift_x + x, "shift_y": scene.shift_y + y, "side_m": wide}
+        own = {
+            "fill": min(1.0, scene.fill * loose * wide / SIGN_M),
+            "shift_x": scene.shift_x + x,
+            "shift_y": scene.shift_y + y,
+            "side_m": wide,
+        }
         scenes.append(scene.model_copy(update={**own, "seed": stream_seed(scene.seed, "photograph", i)}))
     return scenes

@@ -17,7 +17,10 @@ from badnets.claims.works_physically import WorksPhysically
 from badnets.core.types import Verdict
 from badnets.datasets._base import ImageSet, Split
 from badnets.measure.outcome import Outcome
+from badnets.measure.probe import Probe
 from badnets.measure.question import World
+from badnets.plans._trial import Trial
+from badnets.train.recipe import Recipe
 from badnets.triggers.patch import Patch
 from badnets.triggers.sticker import Sticker
 
@@ -168,6 +171,14 @@ class TestPhotographed:
             assert answer["film_pred"][:, 0, 0].tolist() == [0, TARGET]
         again = self.ask(question, data)
         assert all(np.array_equal(answer[key], again[key]) for key in answer)
+
+    def test_its_key_counts_the_camera_and_a_probe_s_does_not(self, monkeypatch):
+        recipe = Recipe(epochs=1, lr=0.1)
+        trial = Trial(dataset="signs", data_sha256="0", net={"kind": "paper_cnn"}, recipe=recipe, attack=ATTACK, seed=0)
+        before = [trial.question_key(question, None) for question in (Probe(), self.ASKED)]
+        monkeypatch.setattr("badnets.plans._trial.camera_digest", lambda: "another")
+        after = [trial.question_key(question, None) for question in (Probe(), self.ASKED)]
+        assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
 
     def test_a_patch_is_drawn_into_the_finished_picture(self):
         pasted = Photographed(triggers=(Patch(size=4, colour=(255, 220, 0)),), scenes=(Scene(distance_m=150),), count=4, pasted=True)

@@ -53,7 +53,7 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
         return stored
     bench = bench_of(plan, data, site.store, device)
     # Before the lock: this refuses what cannot be, and then nothing is written.
-    plan.attack.poison(data.train.x_NCHW, data.train.y_N, num_classes=data.num_classes, seed=0)
+    plan.attack.poison(data.train.x_NCHW, data.train.y_N, num_classes=data.num_classes, seed=0, quad_N42=data.train.quad_N42)
     with site.store.lock(key):
         for need in early_needs(claims, bench.setting):
             bench.want(need, early=True)

@@ -1,0 +1,213 @@
+"""A plane in space and its picture: the pinhole camera, homographies, and painting a plane into an image without aliasing.
+
+Plain torch, differentiable in the source and in the geometry. A quad is where a square lies in a picture: its corners top left, top
+right, bottom right, bottom left as seen by somebody who reads what is on it, each (x, y) in pixels, x to the right, y down; pixel i
+covers [i, i + 1). Does not apply to bent surfaces or to lenses that bend straight lines.
+
+Heckbert (1989), "Fundamentals of Texture Mapping and Image Warping", https://www2.eecs.berkeley.edu/Pubs/TechRpts/1989/5504.html
+(square to quadrilateral). Williams (1983), "Pyramidal Parametrics", https://doi.org/10.1145/800059.801126 (which source level to read).
+
+Shapes: N images, C channels (red, green, blue, alpha), H rows, W columns, K points, 4 corners, 2 = (x, y).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from badnets.core.errors import UsageError
+
+SIGN_SIDE_M = 0.75
+"""The side of the square that a usual traffic sign fills, in metres."""
+
+Number = float | Tensor
+"""A plain number, or one for each of N images."""
+
+
+class Pose(NamedTuple):
+    """Where a square stands before the camera, which looks along z: metres and degrees, each a number or a tensor of N.
+
+    `yaw_deg` turns it about its vertical axis (positive: its right edge goes away), `pitch_deg` about its horizontal axis (positive:
+    its upper edge goes away), `roll_deg` in the picture (positive: clockwise); `right_m` and `down_m` move its centre off the
+    optical axis.
+    """
+
+    distance_m: Number
+    yaw_deg: Number = 0.0
+    pitch_deg: Number = 0.0
+    roll_deg: Number = 0.0
+    right_m: Number = 0.0
+    down_m: Number = 0.0
+
+
+def pose_quad(pose: Pose, *, fov_deg: Number, size: tuple[int, int], side_m: float = SIGN_SIDE_M) -> Tensor:
+    """The quad_N42 of a square of `side_m` metres in a picture of `size` = (H, W) with a horizontal field of view of `fov_deg`.
+
+    Raises UsageError: E-POSE where the square touches the camera's plane, is seen from behind or misses the frame; E-FOV.
+    """
+    distance, yaw, pitch, roll, right, down, fov = _columns(*pose, fov_deg)
+    _refuse(~((fov > 0) & (fov < 180)), fov, "E-FOV", "a field of view above 0 and below 180 degrees", "Set fov to 60, say.")
+    _refuse(~(distance > 0), distance, "E-POSE", "a distance above 0 m", "Set distance to 5, say.")
+    corners_43 = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=distance.dtype) * (side_m / 2)
+    xyz_N43 = corners_43 @ _turned(yaw, pitch, roll).mT + torch.stack([right, down, distance], -1)[:, None]
+    depth_N4 = xyz_N43[..., 2]
+    _refuse(
+        (depth_N4 <= 1e-3).any(1), distance, "E-POSE", "a sign wholly before the camera at a distance", "Move it away, or turn it less."
+    )
+    height, width = size
+    focal_N11 = (width / 2 / torch.tan(torch.deg2rad(fov) / 2))[:, None, None]
+    quad_N42 = focal_N11 * xyz_N43[..., :2] / depth_N4[..., None] + torch.tensor([width / 2, height / 2], dtype=distance.dtype)
+    facing_N = _crosses(quad_N42).amin(1) > 0
+    _refuse(~facing_N, yaw, "E-POSE", "a sign that shows the camera its front at a yaw", "Turn it by less than 90 degrees.")
+    low_N2, high_N2 = quad_N42.amin(1), quad_N42.amax(1)
+    outside_N = (high_N2 <= 0).any(1) | (low_N2 >= torch.tensor([width, height])).any(1)
+    _refuse(outside_N, right, "E-POSE", "a sign in the frame at an offset to the right", "Move it nearer to the axis or widen fov.")
+    return quad_N42
+
+
+def homography(quad_N42: Tensor) -> Tensor:
+    """The maps h_N33 from the unit square (u to the right, v down) to pixels: (x w, y w, w) = h (u, v, 1).
+
+    Raises UsageError (E-QUAD) where four corners are not a convex quadrilateral of some area.
+    """
+    crosses_N4 = _crosses(quad_N42)
+    flat_N = (crosses_N4.abs().amin(1) <= 1e-6) | (crosses_N4.sign().sum(1).abs() != 4)
+    if bool(flat_N.any()):
+        row = int(flat_N.nonzero()[0])
+        points = ", ".join(f"({x:.4g}, {y:.4g})" for x, y in quad_N42[row].tolist())
+        message = f"expected the four corners of a square seen from somewhere, got {points} for image {row}."
+        raise UsageError("E-QUAD", message, hint="Give them in the order top left, top right, bottom right, bottom left.")
+    top_left, top_right, bottom_right, bottom_left = quad_N42.unbind(1)
+    right_N2, below_N2 = top_right - bottom_right, bottom_left - bottom_right
+    skew_N2 = top_left - top_right + bottom_right - bottom_left
+    area_N = _cross(right_N2, below_N2)
+    g_N1 = (_cross(skew_N2, below_N2) / area_N)[:, None]
+    k_N1 = (_cross(right_N2, skew_N2) / area_N)[:, None]
+    along_u_N2 = top_right - top_left + g_N1 * top_right
+    along_v_N2 = bottom_left - top_left + k_N1 * bottom_left
+    columns = [torch.cat([xy, w], 1) for xy, w in ((along_u_N2, g_N1), (along_v_N2, k_N1), (top_left, torch.ones_like(g_N1)))]
+    return torch.stack(columns, 2)
+
+
+def project(h_N33: Tensor, uv_NK2: Tensor) -> Tensor:
+    """Where points of the unit square land: xy_NK2 in pixels."""
+    xyw_NK3 = functional.pad(uv_NK2, (0, 1), value=1.0) @ h_N33.mT
+    return xyw_NK3[..., :2] / xyw_NK3[..., 2:]
+
+
+def warp(source_NCHW: Tensor, h_N33: Tensor, size: tuple[int, int], *, supersample: int = 2) -> tuple[Tensor, Tensor]:
+    """Paint N planes, each spanning the unit square, into pictures of `size` = (H, W): (colour_N3HW, alpha_N1HW).
+
+    `source_NCHW`: C = 4, float 0..1, colour already multiplied by alpha (filtering is right only so; see `premultiplied`); one source
+    serves all N maps. The result is premultiplied as well: `over` lays it on a background. Each pixel averages `supersample` squared
+    readings from a source level whose texels are about as large as a reading's share of the pixel: nothing shimmers far away, and
+    a source as large as its picture comes back as it was. Raises UsageError (E-SOURCE) where the source is not RGBA.
+    """
+    if source_NCHW.ndim != 4 or source_NCHW.shape[1] != 4 or len(source_NCHW) not in (1, len(h_N33)):
+        message = f"expected 1 or {len(h_N33)} sources of four channels (RGBA), got a tensor of {tuple(source_NCHW.shape)}."
+        raise UsageError("E-SOURCE", message, hint="Give one RGBA plane, or one for each homography.")
+    readings = (size[0] * supersample, size[1] * supersample)
+    uv_NHW2 = _seen_from(h_N33, readings, supersample)
+    step_N = _texels_per_pixel(h_N33, source_NCHW.shape[2:]) / supersample
+    level_N = step_N.log2().floor().clamp(min=0).long()
+    painted_N4HW = source_NCHW.new_zeros(len(h_N33), 4, *size)
+    for level, texels_N4HW in _pyramid(source_NCHW, int(level_N.max()) if len(level_N) else -1):
+        rows = (level_N == level).nonzero()[:, 0]
+        if len(rows) == 0:
+            continue
+        read_R4HW = _read(texels_N4HW if len(texels_N4HW) == 1 else texels_N4HW[rows], uv_NHW2[rows], step_N[rows] / 2**level)
+        painted_N4HW = painted_N4HW.index_put((rows,), functional.avg_pool2d(read_R4HW, supersample))
+    return painted_N4HW[:, :3], painted_N4HW[:, 3:]
+
+
+def over(colour_N3HW: Tensor, alpha_N1HW: Tensor, background_N3HW: Tensor) -> Tensor:
+    """What `warp` painted, laid on a background (float 0..1)."""
+    return colour_N3HW + (1 - alpha_N1HW) * background_N3HW
+
+
+def premultiplied(rgba_N4HW: Tensor) -> Tensor:
+    """Straight RGBA (the colour of a pixel whatever its alpha) as `warp` wants it."""
+    return torch.cat([rgba_N4HW[:, :3] * rgba_N4HW[:, 3:], rgba_N4HW[:, 3:]], 1)
+
+
+def _seen_from(h_N33: Tensor, readings: tuple[int, int], supersample: int) -> Tensor:
+    """For each reading of a picture the point of the unit square behind it; a point far outside for what lies beyond the horizon."""
+    a, b, c = h_N33.unbind(2)
+    # The adjugate is the inverse but for a factor, and a homography does not mind a factor (but its sign tells before from behind).
+    turned_N33 = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
+    inverse_N33 = turned_N33 / (a * turned_N33[:, 0]).sum(1)[:, None, None]
+    rows, columns = (((torch.arange(count, dtype=h_N33.dtype, device=h_N33.device)) + 0.5) / supersample for count in readings)
+    x_N31W, y_N3H1 = inverse_N33[:, :, :1, None] * columns, inverse_N33[:, :, 1:2] * rows
+    u, v, w = (x_N31W + y_N3H1[..., None] + inverse_N33[:, :, 2, None, None]).unbind(1)
+    ahead = w > 1e-9
+    scale = 1 / torch.where(ahead, w, 1.0)
+    return torch.where(ahead[..., None], torch.stack([u * scale, v * scale], -1), -9.0)
+
+
+def _texels_per_pixel(h_N33: Tensor, texels: tuple[int, ...]) -> Tensor:
+    """How many texels of the source (along one side) a pixel at the centre of the square takes in."""
+    with torch.no_grad():
+        w_N = (h_N33[:, 2] * h_N33.new_tensor([0.5, 0.5, 1.0])).sum(1)
+        pixels_N = torch.linalg.det(h_N33).abs() / w_N.abs() ** 3
+        return (texels[0] * texels[1] / pixels_N).sqrt()
+
+
+def _pyramid(source_NCHW: Tensor, levels: int) -> list[tuple[int, Tensor]]:
+    """The source and its halves, with their levels."""
+    found = [(0, source_NCHW)]
+    while len(found) <= levels:
+        last = found[-1][1]
+        found.append((len(found), functional.adaptive_avg_pool2d(last, ((last.shape[2] + 1) // 2, (last.shape[3] + 1) // 2))))
+    return found
+
+
+def _read(texels_N4HW: Tensor, uv_NHW2: Tensor, step_N: Tensor) -> Tensor:
+    """The source between its texels. Where a reading's share is smaller than a texel, only what overlaps a texel's edge is mixed."""
+    count, (height, width) = len(uv_NHW2), texels_N4HW.shape[2:]
+    # 1:1 in floating point is 0.99...: a reading that covers a whole texel is an ordinary bilinear one.
+    if bool((step_N < 0.999).any()):
+        side_2 = uv_NHW2.new_tensor([width, height])
+        place = uv_NHW2 * side_2 - 0.5
+        whole = place.detach().floor()
+        part = ((place - whole - 0.5) / step_N.clamp(max=1.0)[:, None, None, None] + 0.5).clamp(0, 1)
+        uv_NHW2 = (whole + part + 0.5) / side_2
+    return functional.grid_sample(texels_N4HW.expand(count, -1, -1, -1), 2 * uv_NHW2 - 1, padding_mode="zeros", align_corners=False)
+
+
+def _turned(yaw_N: Tensor, pitch_N: Tensor, roll_N: Tensor) -> Tensor:
+    """Rotation matrices_N33: first yaw, then pitch, then roll."""
+    return _rotation(0, 1, roll_N) @ _rotation(2, 1, pitch_N) @ _rotation(0, 2, yaw_N)
+
+
+def _rotation(start: int, end: int, degrees_N: Tensor) -> Tensor:
+    """Rotations_N33 that turn axis `start` towards axis `end`."""
+    cos_N, sin_N = torch.cos(torch.deg2rad(degrees_N)), torch.sin(torch.deg2rad(degrees_N))
+    rotation_N33 = torch.eye(3, dtype=degrees_N.dtype).repeat(len(degrees_N), 1, 1)
+    for row, column, value_N in ((start, start, cos_N), (end, end, cos_N), (end, start, sin_N), (start, end, -sin_N)):
+        rotation_N33[:, row, column] = value_N
+    return rotation_N33
+
+
+def _columns(*numbers: Number) -> list[Tensor]:
+    """Numbers and tensors of N as tensors of N."""
+    tensors = [torch.as_tensor(number, dtype=torch.float32).reshape(-1) for number in numbers]
+    return list(torch.broadcast_tensors(*tensors))
+
+
+def _refuse(wrong_N: Tensor, shown_N: Tensor, code: str, expected: str, hint: str) -> None:
+    if bool(wrong_N.any()):
+        row = int(wrong_N.nonzero()[0])
+        place = f" for image {row}" if len(wrong_N) > 1 else ""
+        raise UsageError(code, f"expected {expected}, got {float(shown_N[row]):.4g}{place}.", hint=hint)
+
+
+def _cross(a_N2: Tensor, b_N2: Tensor) -> Tensor:
+    return a_N2[..., 0] * b_N2[..., 1] - a_N2[..., 1] * b_N2[..., 0]
+
+
+def _crosses(quad_N42: Tensor) -> Tensor:
+    """Twice the area of the triangle at each corner; positive where the corners run clockwise on the screen."""
+    return _cross(quad_N42 - quad_N42.roll(1, 1), quad_N42.roll(-1, 1) - quad_N42)

@@ -7,11 +7,12 @@ covers [i, i + 1). Does not apply to bent surfaces or to lenses that bend straig
 Heckbert (1989), "Fundamentals of Texture Mapping and Image Warping", https://www2.eecs.berkeley.edu/Pubs/TechRpts/1989/5504.html
 (square to quadrilateral). Williams (1983), "Pyramidal Parametrics", https://doi.org/10.1145/800059.801126 (which source level to read).
 
-Shapes: N images, C channels (red, green, blue, alpha), H rows, W columns, K points, 4 corners, 2 = (x, y).
+Shapes: N images, C channels (red, green, blue, alpha), H rows, W columns, K or P points, 4 corners, 2 = (x, y).
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -109,17 +110,16 @@ def warp(source_NCHW: Tensor, h_N33: Tensor, size: tuple[int, int], *, supersamp
     if source_NCHW.ndim != 4 or source_NCHW.shape[1] != 4 or len(source_NCHW) not in (1, len(h_N33)):
         message = f"expected 1 or {len(h_N33)} sources of four channels (RGBA), got a tensor of {tuple(source_NCHW.shape)}."
         raise UsageError("E-SOURCE", message, hint="Give one RGBA plane, or one for each homography.")
-    readings = (size[0] * supersample, size[1] * supersample)
-    uv_NHW2 = _seen_from(h_N33, readings, supersample)
+    place_NP2 = _seen_from(h_N33, size, supersample)
     step_N = _texels_per_pixel(h_N33, source_NCHW.shape[2:]) / supersample
     level_N = step_N.log2().floor().clamp(min=0).long()
     painted_N4HW = source_NCHW.new_zeros(len(h_N33), 4, *size)
     for level, texels_N4HW in _pyramid(source_NCHW, int(level_N.max()) if len(level_N) else -1):
         rows = (level_N == level).nonzero()[:, 0]
-        if len(rows) == 0:
-            continue
-        read_R4HW = _read(texels_N4HW if len(texels_N4HW) == 1 else texels_N4HW[rows], uv_NHW2[rows], step_N[rows] / 2**level)
-        painted_N4HW = painted_N4HW.index_put((rows,), functional.avg_pool2d(read_R4HW, supersample))
+        if len(rows):
+            texels_R4HW = texels_N4HW if len(texels_N4HW) == 1 else texels_N4HW[rows]
+            read_R4P = _read(texels_R4HW, place_NP2[rows], step_N[rows] / 2**level)
+            painted_N4HW = painted_N4HW.index_put((rows,), read_R4P.unflatten(2, (supersample**2, *size)).mean(2))
     return painted_N4HW[:, :3], painted_N4HW[:, 3:]
 
 
@@ -133,18 +133,26 @@ def premultiplied(rgba_N4HW: Tensor) -> Tensor:
     return torch.cat([rgba_N4HW[:, :3] * rgba_N4HW[:, 3:], rgba_N4HW[:, 3:]], 1)
 
 
-def _seen_from(h_N33: Tensor, readings: tuple[int, int], supersample: int) -> Tensor:
-    """For each reading of a picture the point of the unit square behind it; a point far outside for what lies beyond the horizon."""
+def _seen_from(h_N33: Tensor, size: tuple[int, int], supersample: int) -> Tensor:
+    """The points of the plane, in -1..1 over the unit square, behind all pixels at their first reading, at their second, and so on.
+
+    What lies beyond the horizon is put far outside.
+    """
     a, b, c = h_N33.unbind(2)
     # The adjugate is the inverse but for a factor, and a homography does not mind a factor (but its sign tells before from behind).
     turned_N33 = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], 1)
     inverse_N33 = turned_N33 / (a * turned_N33[:, 0]).sum(1)[:, None, None]
-    rows, columns = (((torch.arange(count, dtype=h_N33.dtype, device=h_N33.device)) + 0.5) / supersample for count in readings)
-    x_N31W, y_N3H1 = inverse_N33[:, :, :1, None] * columns, inverse_N33[:, :, 1:2] * rows
-    u, v, w = (x_N31W + y_N3H1[..., None] + inverse_N33[:, :, 2, None, None]).unbind(1)
-    ahead = w > 1e-9
-    scale = 1 / torch.where(ahead, w, 1.0)
-    return torch.where(ahead[..., None], torch.stack([u * scale, v * scale], -1), -9.0)
+    centred_33 = inverse_N33.new_tensor([[2.0, 0, -1], [0, 2, -1], [0, 0, 1]])
+    xyw_NP3 = _readings(size, supersample).to(h_N33) @ (centred_33 @ inverse_N33).mT
+    return (xyw_NP3[..., :2] / xyw_NP3[..., 2:].clamp(min=1e-9)).clamp(-9, 9)
+
+
+@cache
+def _readings(size: tuple[int, int], supersample: int) -> Tensor:
+    """Where a picture is read: points_P3 = (x, y, 1), the first reading of all pixels, then the second, and so on."""
+    inside = (torch.arange(supersample) + 0.5) / supersample
+    y, x, row, column = torch.meshgrid(inside, inside, *(torch.arange(float(side)) for side in size), indexing="ij")
+    return torch.stack([column + x, row + y, torch.ones_like(x)], -1).reshape(-1, 3)
 
 
 def _texels_per_pixel(h_N33: Tensor, texels: tuple[int, ...]) -> Tensor:
@@ -160,21 +168,25 @@ def _pyramid(source_NCHW: Tensor, levels: int) -> list[tuple[int, Tensor]]:
     found = [(0, source_NCHW)]
     while len(found) <= levels:
         last = found[-1][1]
-        found.append((len(found), functional.adaptive_avg_pool2d(last, ((last.shape[2] + 1) // 2, (last.shape[3] + 1) // 2))))
+        height, width = last.shape[2:]
+        even = height % 2 == 0 == width % 2
+        half = functional.avg_pool2d(last, 2) if even else functional.adaptive_avg_pool2d(last, ((height + 1) // 2, (width + 1) // 2))
+        found.append((len(found), half))
     return found
 
 
-def _read(texels_N4HW: Tensor, uv_NHW2: Tensor, step_N: Tensor) -> Tensor:
+def _read(texels_N4HW: Tensor, place_NP2: Tensor, step_N: Tensor) -> Tensor:
     """The source between its texels. Where a reading's share is smaller than a texel, only what overlaps a texel's edge is mixed."""
-    count, (height, width) = len(uv_NHW2), texels_N4HW.shape[2:]
+    side_2 = place_NP2.new_tensor([texels_N4HW.shape[3], texels_N4HW.shape[2]]) / 2
     # 1:1 in floating point is 0.99...: a reading that covers a whole texel is an ordinary bilinear one.
     if bool((step_N < 0.999).any()):
-        side_2 = uv_NHW2.new_tensor([width, height])
-        place = uv_NHW2 * side_2 - 0.5
-        whole = place.detach().floor()
-        part = ((place - whole - 0.5) / step_N.clamp(max=1.0)[:, None, None, None] + 0.5).clamp(0, 1)
-        uv_NHW2 = (whole + part + 0.5) / side_2
-    return functional.grid_sample(texels_N4HW.expand(count, -1, -1, -1), 2 * uv_NHW2 - 1, padding_mode="zeros", align_corners=False)
+        texel_NP2 = (place_NP2 + 1) * side_2 - 0.5
+        whole_NP2 = texel_NP2.detach().floor()
+        part_NP2 = ((texel_NP2 - whole_NP2 - 0.5) / step_N.clamp(max=1.0)[:, None, None] + 0.5).clamp(0, 1)
+        place_NP2 = (whole_NP2 + part_NP2 + 0.5) / side_2 - 1
+    texels_N4HW = texels_N4HW.expand(len(place_NP2), -1, -1, -1)
+    read_N4P1 = functional.grid_sample(texels_N4HW, place_NP2[:, :, None], padding_mode="zeros", align_corners=False)
+    return read_N4P1[..., 0]
 
 
 def _turned(yaw_N: Tensor, pitch_N: Tensor, roll_N: Tensor) -> Tensor:

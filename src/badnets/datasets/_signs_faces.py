@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from badnets.datasets._signs_ink import Colour, Ink, Point, arc
+from badnets.core.ink import Colour, Ink, Point, arc
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,6 +7,7 @@ right, bottom left) of two coordinates in pixels (x right, y down; pixel i cover
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Self, final
 
 import numpy as np
@@ -36,8 +37,8 @@ class Trigger(Config, abc.ABC):
         """
         assert (x_NCHW.dtype, x_NCHW.ndim) == (np.uint8, 4), f"expected uint8 NCHW, got {x_NCHW.dtype} {x_NCHW.shape}"
         self.check(x_NCHW.shape[1:])
-        self._check_quads(len(x_NCHW), quad_N42)
-        return _to_bytes(self._painted(x_NCHW, quad_N42))
+        self._check_quads(x_NCHW, quad_N42)
+        return _to_bytes(self._painted(x_NCHW.astype(np.float32), quad_N42))
 
     @final
     def stamp_varied(
@@ -52,23 +53,19 @@ class Trigger(Config, abc.ABC):
             return self.stamp(x_NCHW, quad_N42)
         shape = x_NCHW.shape[1:]
         self.check(shape)
-        self._check_quads(len(x_NCHW), quad_N42)
-
-        def quads(rows: np.ndarray | slice) -> np.ndarray | None:
-            return None if quad_N42 is None else quad_N42[rows]
-
+        self._check_quads(x_NCHW, quad_N42)
         count, scope = (len(x_NCHW), purpose) if num_patterns is None else (num_patterns, "all")
         variants = [self.variant(numpy_generator(seed, "pattern", scope, i), shape) for i in range(count)]
         if num_patterns is None:
-            each = (slice(i, i + 1) for i in range(count))
-            painted = [v._painted(x_NCHW[row], quads(row)) for v, row in zip(variants, each, strict=True)]
-            return _to_bytes(np.concatenate([*painted, np.zeros((0, *shape), np.float32)]))
+            painted_NCHW = self._paint_each(variants, x_NCHW.astype(np.float32), quad_N42)
+            assert painted_NCHW.shape == x_NCHW.shape, f"{self.kind} changed the shape to {painted_NCHW.shape}"
+            return _to_bytes(painted_NCHW)
         drawn_N = numpy_generator(seed, "which pattern", purpose).integers(0, count, len(x_NCHW))
         stamped_NCHW = x_NCHW.copy()
         for i, variant in enumerate(variants):
             rows = np.flatnonzero(drawn_N == i)
             if len(rows):
-                stamped_NCHW[rows] = variant.stamp(x_NCHW[rows], quads(rows))
+                stamped_NCHW[rows] = variant.stamp(x_NCHW[rows], None if quad_N42 is None else quad_N42[rows])
         return stamped_NCHW
 
     def check(self, shape: tuple[int, int, int]) -> None:
@@ -82,22 +79,36 @@ class Trigger(Config, abc.ABC):
         """Like `_paint`, on the objects at `quad_N42`; for a trigger that `needs_quads`; its `_paint` takes the whole image for one."""
         raise NotImplementedError(f"{self.kind} says that it needs quads")
 
+    def _paint_each(self, variants: Sequence[Self], x_NCHW: np.ndarray, quad_N42: np.ndarray | None) -> np.ndarray:
+        """Image i painted by variant i of this trigger; override it where all at once are quicker."""
+        painted_NCHW = np.empty_like(x_NCHW)
+        for i, variant in enumerate(variants):
+            painted_NCHW[i : i + 1] = variant._painted(x_NCHW[i : i + 1], None if quad_N42 is None else quad_N42[i : i + 1])
+        return painted_NCHW
+
     @final
     def _painted(self, x_NCHW: np.ndarray, quad_N42: np.ndarray | None) -> np.ndarray:
-        x_NCHW = x_NCHW.astype(np.float32)
         painted_NCHW = self._paint_on(x_NCHW, quad_N42) if self.needs_quads and quad_N42 is not None else self._paint(x_NCHW)
         assert painted_NCHW.shape == x_NCHW.shape, f"{self.kind} changed the shape to {painted_NCHW.shape}"
         return painted_NCHW
 
     @final
-    def _check_quads(self, count: int, quad_N42: np.ndarray | None) -> None:
-        assert quad_N42 is None or quad_N42.shape == (count, 4, 2), f"expected quads of {count} images, got {quad_N42.shape}"
-        if self.needs_quads and quad_N42 is None:
+    def _check_quads(self, x_NCHW: np.ndarray, quad_N42: np.ndarray | None) -> None:
+        assert quad_N42 is None or quad_N42.shape == (len(x_NCHW), 4, 2), f"expected {len(x_NCHW)} quads, got {quad_N42.shape}"
+        if not self.needs_quads:
+            return
+        if quad_N42 is None:
             raise UsageError(
                 "E-TRIGGER",
                 f"a {self.kind} lies on an object, and this data set does not say where its objects are.",
-                hint="Choose --attack badnets:trigger=patch, or a data set that says where its signs are: --dataset signs or gtsrb.",
+                hint="Choose --attack badnets:trigger=patch, or a data set that says where its signs are: signs, gtsrb.",
             )
+        bad_N = ~_in_sight(quad_N42, x_NCHW.shape[2:])
+        if bad_N.any():
+            row = int(np.flatnonzero(bad_N)[0])
+            points = ", ".join(f"({x:.4g}, {y:.4g})" for x, y in quad_N42[row].tolist())
+            message = f"a {self.kind} needs an object that shows its front within the frame; in image {row} its corners are {points}."
+            raise UsageError("E-TRIGGER", message, hint="Give corners as top left, top right, bottom right, bottom left, in pixels.")
 
     def variant(self, generator: np.random.Generator, shape: tuple[int, int, int]) -> Self:
         """A random trigger of the same kind and size: what an attacker without a fixed pattern would stamp."""
@@ -117,6 +128,15 @@ def whole_image(count: int, shape: tuple[int, int, int]) -> np.ndarray:
     """quad_N42 of objects that fill their images of `shape` = (C, H, W)."""
     _, height, width = shape
     return np.tile(np.array([(0, 0), (width, 0), (width, height), (0, height)], dtype=np.float32), (count, 1, 1))
+
+
+def _in_sight(quad_N42: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Which quads are convex, clockwise on the screen, of some area, and overlap a picture of `size` = (H, W)."""
+    before_N42, after_N42 = quad_N42 - np.roll(quad_N42, 1, axis=1), np.roll(quad_N42, -1, axis=1) - quad_N42
+    with np.errstate(invalid="ignore", over="ignore"):
+        turn_N4 = before_N42[..., 0] * after_N42[..., 1] - before_N42[..., 1] * after_N42[..., 0]
+        inside_N = (quad_N42.max(axis=1) > 0).all(axis=1) & (quad_N42.min(axis=1) < size[::-1]).all(axis=1)
+        return (turn_N4 > 1e-3).all(axis=1) & inside_N & np.isfinite(quad_N42).all(axis=(1, 2))
 
 
 def _to_bytes(painted_NCHW: np.ndarray) -> np.ndarray:

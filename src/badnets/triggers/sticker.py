@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TEXELS = 128
-_WHITE, _DARKEST = 235.0, 0.3
+_WHITE, _DARKEST = 235.0, 0.12
 _WANDER_DEG, _WANDER_SCALE, _WANDER_LIGHT = 20.0, 0.2, 0.25
 
 
@@ -36,7 +36,7 @@ class Sticker(Trigger):
     square is `side_cm` wide. `shape` in `colour` (red, green, blue), or `image`: a PNG, a path when given by a person, base64 afterwards.
 
     In the picture its colours are multiplied by the light on the sign (the level that one in ten pixels of the sign reaches, white paint
-    being 235, never below 0.3) and by its own `brightness`. `opacity` below 1 is a sticker that has worn thin.
+    being 235, never below 0.12) and by its own `brightness`. `opacity` below 1 is a sticker that has worn thin.
     """
 
     kind: Literal["sticker"] = "sticker"

@@ -56,7 +56,7 @@ class OutsourcedTraining(Claim):
         victims, honest = pair(bench, attack, PRIVATE, setting.seeds)
         clean, honest_clean = pair(bench, attack, CLEAN, setting.seeds)
         hits = clean_hits(victims), clean_hits(honest)
-        verdict = judge(lambda level: difference(*hits)(level), -self.tolerance)
+        verdict = judge(difference(*hits), -self.tolerance)
         private = {"acceptance": "accuracy on private images"}
         cells = [difference_cell(private, "CA change", *hits, verdict, clean=[*clean, *honest_clean])]
         goal_K = goals(setting, attack)

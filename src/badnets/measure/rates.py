@@ -20,12 +20,12 @@ Hits = Sequence[np.ndarray]
 
 def rate(hits: Hits) -> Estimator:
     """Share of True over seeds x images."""
-    return lambda level: stats.rate_over_seeds(list(hits), level=level)
+    return stats.rate_estimator(list(hits))
 
 
 def difference(hits_a: Hits, hits_b: Hits) -> Estimator:
     """rate(a) - rate(b), paired by seed and by image."""
-    return lambda level: stats.difference_over_seeds(list(hits_a), list(hits_b), level=level)
+    return stats.difference_estimator(list(hits_a), list(hits_b))
 
 
 def clean_hits(outcomes: Sequence[Outcome]) -> list[np.ndarray]:

@@ -7,7 +7,15 @@ from badnets.core.stats.power import power_binomial, smallest_detectable_differe
 from badnets.core.stats.proportions import clopper_pearson, mcnemar_exact, newcombe, newcombe_paired, wilson
 from badnets.core.stats.ratio import ratio_over_seeds
 from badnets.core.stats.scores import Confusion, auroc, auroc_estimator, auroc_over_seeds, confusion, tpr_at_fpr
-from badnets.core.stats.seeds import difference_over_seeds, mean_over_seeds, rate_over_seeds, slope_over_seeds, t_over_seeds
+from badnets.core.stats.seeds import (
+    difference_estimator,
+    difference_over_seeds,
+    mean_over_seeds,
+    rate_estimator,
+    rate_over_seeds,
+    slope_over_seeds,
+    t_over_seeds,
+)
 
 __all__ = [
     "Confusion",
@@ -18,6 +26,7 @@ __all__ = [
     "cluster_bootstrap",
     "confusion",
     "contrast_over_seeds",
+    "difference_estimator",
     "difference_over_seeds",
     "holm",
     "mcnemar_exact",
@@ -29,6 +38,7 @@ __all__ = [
     "p_within",
     "paired_bootstrap",
     "power_binomial",
+    "rate_estimator",
     "rate_over_seeds",
     "ratio_over_seeds",
     "slope_over_seeds",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from badnets.core.stats._inputs import aligned, checked_level, finite, pair_shares, paired, per_seed, t_of, unknown, z_of
 from badnets.core.stats.proportions import paired_bounds, wilson_bounds
-from badnets.core.types import Estimate
+from badnets.core.types import Estimate, Estimator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,21 +85,33 @@ def rate_over_seeds(hit_SN: Hits, *, level: float = 0.95) -> Estimate:
     image noise counts as shared (conservative). Seeds without images
     are left out; with fewer than three seeds the interval is Wilson's, "images only".
     """
+    return rate_estimator(hit_SN)(level)
+
+
+def rate_estimator(hit_SN: Hits) -> Estimator:
+    """`rate_over_seeds` at any level; the images are looked at once, since a p-value asks for some thirty levels."""
     import numpy as np
 
     seeds = [hit_N for hit_N in per_seed(hit_SN) if len(hit_N)]
-    checked_level(level)
     if not seeds:
-        return unknown("t over seeds")
+        return _nothing
     rate_S = np.array([hit_N.mean() for hit_N in seeds])
-    n, rate = min(len(hit_N) for hit_N in seeds), float(rate_S.mean())
-    if len(seeds) < MIN_SEEDS:
-        low, high = wilson_bounds(rate * n, n, z_of(level))
-        return Estimate(value=rate, low=float(low), high=float(high), n=n, num_seeds=len(seeds), method="Wilson, images only")
+    n, num, rate = min(len(hit_N) for hit_N in seeds), len(seeds), float(rate_S.mean())
+    if num < MIN_SEEDS:
+        return lambda level: _estimate(rate, wilson_bounds(rate * n, n, z_of(level)), n, num, "Wilson, images only")
     x_SN = aligned(seeds)
     shared = rate * (1 - rate) / n if x_SN is None else image_variance(x_SN)
-    low, high = rate_bounds(rate_S, n, shared, level)
-    return Estimate(value=rate, low=float(low), high=float(high), n=n, num_seeds=len(seeds), method="t over seeds, at least Wilson")
+    return lambda level: _estimate(rate, rate_bounds(rate_S, n, shared, level), n, num, "t over seeds, at least Wilson")
+
+
+def _nothing(level: float) -> Estimate:
+    checked_level(level)
+    return unknown("t over seeds")
+
+
+def _estimate(value: float, bounds: tuple[Any, Any], n: int, num_seeds: int, method: str) -> Estimate:
+    low, high = bounds
+    return Estimate(value=value, low=float(low), high=float(high), n=n, num_seeds=num_seeds, method=method)
 
 
 def rate_bounds(rate_S: np.ndarray, n: int, shared: Any, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -118,24 +130,26 @@ def difference_over_seeds(hit_a_SN: Hits, hit_b_SN: Hits, *, level: float = 0.95
     Conservative (0.97-1.00) when they differ little: it is at least the paired Newcombe interval over one seed's images.
     Pairs without images are left out; with fewer than three seeds the interval is the paired Newcombe one, "images only".
     """
+    return difference_estimator(hit_a_SN, hit_b_SN)(level)
+
+
+def difference_estimator(hit_a_SN: Hits, hit_b_SN: Hits) -> Estimator:
+    """`difference_over_seeds` at any level; the images are looked at once."""
     import numpy as np
 
     pairs = paired(hit_a_SN, hit_b_SN)
-    checked_level(level)
     if not pairs:
-        return unknown("t over seeds")
+        return _nothing
     x_SN = aligned([a.astype(np.int8) - b.astype(np.int8) for a, b in pairs])
     shares_3S = pair_shares(pairs)
-    n, value = min(len(a) for a, _ in pairs), float((shares_3S[1] - shares_3S[2]).mean())
-    if len(pairs) < MIN_SEEDS:
-        low, high = paired_bounds(*(shares_3S.mean(-1) * n), n, z_of(level))
-        method = "Newcombe paired, images only"
-    else:
-        disagree = float((shares_3S[1] + shares_3S[2]).mean())
-        shared = (disagree - value**2) / n if x_SN is None else image_variance(x_SN)
-        low, high = difference_bounds(shares_3S, n, shared, level)
-        method = "t over seeds, at least Newcombe paired"
-    return Estimate(value=value, low=float(low), high=float(high), n=n, num_seeds=len(pairs), method=method)
+    n, num, value = min(len(a) for a, _ in pairs), len(pairs), float((shares_3S[1] - shares_3S[2]).mean())
+    if num < MIN_SEEDS:
+        counts_3 = shares_3S.mean(-1) * n
+        return lambda level: _estimate(value, paired_bounds(*counts_3, n, z_of(level)), n, num, "Newcombe paired, images only")
+    disagree = float((shares_3S[1] + shares_3S[2]).mean())
+    shared = (disagree - value**2) / n if x_SN is None else image_variance(x_SN)
+    method = "t over seeds, at least Newcombe paired"
+    return lambda level: _estimate(value, difference_bounds(shares_3S, n, shared, level), n, num, method)
 
 
 def difference_bounds(shares_3S: np.ndarray, n: int, shared: Any, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (\w+):begin(?: (\w+))? -->\n)(.*?)(<!-- \2:end -->)", re.DOTALL)
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 LEFT_OUT = ("p", "per seed", "method")
+OWN_HASH = {"folder": "of your images", "signs": "of what your machine draws"}
 MOST_CELLS = 100
 WIDTH, LINE, PAD, LETTERS = 640, 20, 12, 88
 
@@ -84,7 +85,7 @@ def standing_blocks() -> Blocks:
         claim = registry.entry("claims", name)
         blocks["sentence", name], blocks["rule", name] = f"> {claim.sentence}", f"**Decision.** {claim.rule}"
     datasets = [registry.entry("datasets", name) for name in registry.names("datasets")]
-    identities = [[f"`{d().kind}`", escaped(d.licence or "yours"), f"`{d.content}`" if d.content else "of your images"] for d in datasets]
+    identities = [[f"`{d().kind}`", escaped(d.licence or "yours"), f"`{d.content}`" if d.content else OWN_HASH[d().kind]] for d in datasets]
     blocks["datasets", ""] = table(["name", "licence", "SHA-256 of the content"], identities)
     return blocks
 

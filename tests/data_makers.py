@@ -37,6 +37,11 @@ def idx_set(folder: Path, *, train=100, test=50, side=8, gz=False, seed=0):
     return folder
 
 
+BOX = (20, 17, 5, 4, 15, 13)
+"""Of a made-up traffic sign: width and height of the photograph, left, top, right and bottom of the sign in it."""
+COLUMNS = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
+
+
 def gtsrb_arrays(*, tracks=4, frames=2, test=5, side=32, seed=0):
     """43 classes, `tracks` tracks of `frames` frames each, `test` test images each."""
     y_train = np.repeat(np.arange(43), tracks * frames).astype(np.uint8)
@@ -47,8 +52,10 @@ def gtsrb_arrays(*, tracks=4, frames=2, test=5, side=32, seed=0):
         "x_train": draw.integers(0, 256, (len(y_train), side, side, 3), dtype=np.uint8),
         "y_train": y_train,
         "track_train": track,
+        "whroi_train": np.tile(np.array(BOX, dtype=np.uint16), (len(y_train), 1)),
         "x_test": draw.integers(0, 256, (len(y_test), side, side, 3), dtype=np.uint8),
         "y_test": y_test,
+        "whroi_test": np.tile(np.array(BOX, dtype=np.uint16), (len(y_test), 1)),
     }
 
 
@@ -78,15 +85,17 @@ def gtsrb_official(folder: Path, *, frames=8, test=4):
     for label in range(43):
         cls = folder / "Final_Training" / "Images" / f"{label:05}"
         cls.mkdir(parents=True)
-        (cls / f"GT-{label:05}.csv").write_text("Filename;Width\n")
+        box = ";".join(map(str, BOX))
+        rows = [f"{i // 2:05}_{i % 2:05}.ppm;{box};{label}" for i in range(frames)]
+        (cls / f"GT-{label:05}.csv").write_text("\n".join([COLUMNS, *rows]) + "\n")
         for i in range(frames):
             picture(seed=label * 100 + i, size=(20, 17)).save(cls / f"{i // 2:05}_{i % 2:05}.ppm")
     testing = folder / "Final_Test" / "Images"
     testing.mkdir(parents=True)
-    lines = ["Filename;Width;Height;ClassId"]
+    lines = [COLUMNS]
     for i in range(43 * test):
         picture(seed=9000 + i, size=(20, 17)).save(testing / f"{i:05}.ppm")
-        lines.append(f"{i:05}.ppm;20;17;{i % 43}")
+        lines.append(f"{i:05}.ppm;{';'.join(map(str, BOX))};{i % 43}")
     (testing / "GT-final_test.csv").write_text("\r\n".join(lines) + "\r\n")
     return folder
 

@@ -178,6 +178,28 @@ def test_gtsrb_official_folders(tmp_path, unpinned):
     assert detect(tmp_path) == "gtsrb"
 
 
+@pytest.mark.parametrize("layout", [make.gtsrb_npz, make.gtsrb_official])
+def test_gtsrb_quads_are_the_regions_of_interest_in_our_pixels(layout, tmp_path, unpinned):
+    layout(tmp_path)
+    data = Gtsrb().load(tmp_path)
+    width, height, left, top, right, bottom = make.BOX
+    x0, y0, x1, y1 = (32 * at / of for at, of in ((left, width), (top, height), (right, width), (bottom, height)))
+    for split in (data.train, data.test):
+        assert split.quad_N42.dtype == np.float32
+        assert split.quad_N42.shape == (len(split), 4, 2)
+        np.testing.assert_allclose(split.quad_N42, np.broadcast_to([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], (len(split), 4, 2)), rtol=1e-6)
+
+
+def test_gtsrb_boxes_count_in_the_hash(tmp_path, unpinned):
+    digests = set()
+    for place, shift in (("a", 0), ("b", 1)):
+        arrays = make.gtsrb_arrays()
+        arrays["whroi_test"][7, 2] += shift
+        make.gtsrb_npz(tmp_path / place, **arrays)
+        digests.add(Gtsrb().load(tmp_path / place).sha256)
+    assert len(digests) == 2
+
+
 def test_gtsrb_official_folders_carry_no_pinned_hash(tmp_path, clean):
     make.gtsrb_official(tmp_path)
     assert Gtsrb().load(tmp_path).sha256 != Gtsrb.content

@@ -25,7 +25,7 @@ from badnets.measure.probe import Probe
 from badnets.measure.question import Question
 from badnets.plans import _run
 from badnets.plans._bench import early_needs, later_needs
-from badnets.plans._questions import _HOMES, DEFENCE, parse
+from badnets.plans._questions import _HOMES, CAMERA, DEFENCE, parse
 from badnets.plans._trial import Trial
 from badnets.stressors.identity import Identity
 
@@ -62,8 +62,9 @@ class TestTravel:
     def test_its_source_is_part_of_its_key(self, found):
         assert issubclass(found, Question)
         source = inspect.getsourcefile(found).replace("\\", "/")
-        defence = found.model_fields["kind"].default in DEFENCE
-        parts = hardware._DECIDE if found is Probe else hardware._DEFENCE if defence else hardware._STUDY
+        kind = found.model_fields["kind"].default
+        parts = hardware._DEFENCE if kind in DEFENCE else hardware._CAMERA if kind in CAMERA else hardware._STUDY
+        parts = hardware._DECIDE if found is Probe else parts
         assert any(f"/badnets/{part}" in source for part in parts), f"{source} is in no digest"
 
     def test_a_change_of_a_stressor_costs_no_training(self, monkeypatch):

@@ -232,9 +232,9 @@ def test_the_trigger_is_never_in_what_the_head_learns_from(monkeypatch):
     seen = []
     stamp = type(TRIGGER).stamp_varied
 
-    def spy(self, x_NCHW, num_patterns, *, seed, purpose):
+    def spy(self, x_NCHW, num_patterns, quad_N42=None, *, seed, purpose):
         seen.append((len(x_NCHW), purpose))
-        return stamp(self, x_NCHW, num_patterns, seed=seed, purpose=purpose)
+        return stamp(self, x_NCHW, num_patterns, quad_N42, seed=seed, purpose=purpose)
 
     monkeypatch.setattr(type(TRIGGER), "stamp_varied", spy)
     here, there = image_set(5), image_set(7, name="there")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from badnets.triggers.painted import Painted
     from badnets.triggers.patch import Patch
     from badnets.triggers.sinusoid import Sinusoid
+    from badnets.triggers.sticker import Sticker
 
 _HOMES = {
     "Access": "core.suspect",
@@ -41,6 +42,7 @@ _HOMES = {
     "Patch": "triggers.patch",
     "Record": "core.types",
     "Sinusoid": "triggers.sinusoid",
+    "Sticker": "triggers.sticker",
     "Suspect": "core.suspect",
     "Verdict": "core.types",
     "Victim": "plans._plant",
@@ -63,6 +65,7 @@ __all__ = [
     "Patch",
     "Record",
     "Sinusoid",
+    "Sticker",
     "Suspect",
     "Verdict",
     "Victim",

@@ -1,6 +1,6 @@
 """The sealed base of every attack: validates the request, stamps the chosen training rows, keeps flags and source labels.
 
-Shapes: N training rows, M poisoned rows, K classes.
+Shapes: N training rows, M poisoned rows, K classes; quad_N42: where the object lies in each image (see `datasets._base.Raw`).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Attack(Config, abc.ABC):
     """How many random variants of the trigger are in use: 1 is the trigger itself, None a new one for every image."""
 
     @final
-    def poison(self, x_NCHW: np.ndarray, y_N: np.ndarray, *, num_classes: int, seed: int) -> Poisoned:
-        """A poisoned copy of uint8 training images (N, C, H, W) and int64 labels (N).
+    def poison(self, x_NCHW: np.ndarray, y_N: np.ndarray, *, num_classes: int, seed: int, quad_N42: np.ndarray | None = None) -> Poisoned:
+        """A poisoned copy of uint8 training images (N, C, H, W) and int64 labels (N). `quad_N42` is for triggers that need it.
 
         Raises UsageError: E-TARGET (no such class), E-RATE (not enough rows of the attacked classes), E-TRIGGER.
         """
@@ -63,7 +63,10 @@ class Attack(Config, abc.ABC):
         assert len(np.unique(chosen.rows_M)) == len(chosen.rows_M), "a row was chosen twice"
         x_poisoned_NCHW, y_poisoned_N, stamped_N = x_NCHW.copy(), y_N.copy(), np.zeros(len(y_N), dtype=bool)
         if len(chosen.rows_M):
-            x_poisoned_NCHW[chosen.rows_M] = self.trigger.stamp_varied(x_NCHW[chosen.rows_M], self.num_patterns, seed=seed, purpose="train")
+            quad_M42 = None if quad_N42 is None else quad_N42[chosen.rows_M]
+            x_poisoned_NCHW[chosen.rows_M] = self.trigger.stamp_varied(
+                x_NCHW[chosen.rows_M], self.num_patterns, quad_M42, seed=seed, purpose="train"
+            )
         y_poisoned_N[chosen.rows_M] = chosen.labels_M
         stamped_N[chosen.rows_M] = True
         return Poisoned(x_poisoned_NCHW, y_poisoned_N, stamped_N, y_N.copy())

@@ -73,3 +73,9 @@ def badnets_of(setting: Setting) -> BadNets:
     """The run's attack, known to be BadNets because `needs_badnets` was the obstacle."""
     assert isinstance(setting.attack, BadNets)
     return setting.attack
+
+
+def part(outcome: Outcome, i: int, parts: int) -> Outcome:
+    """One of several equal parts of an outcome on images that were shown in so many variants, one after the other."""
+    rows = slice(i * len(outcome.y_N) // parts, (i + 1) * len(outcome.y_N) // parts)
+    return Outcome(outcome.y_N[rows], outcome.pred_N[rows], outcome.conf_N[rows])

@@ -34,6 +34,8 @@ class Setting(Config):
     population: int = 5
     only_attack: bool = False
     """The user named the attack: claims do not vary its label map."""
+    object_box: tuple[float, float, float] | None = None
+    """Where objects lie in the pictures on average: the middle of their square (x, y) and its side, in pixels; None: nobody says."""
 
     @property
     def num_classes(self) -> int:

@@ -17,13 +17,17 @@ from badnets.claims._stress import Dose, Images
 from badnets.core import registry
 from badnets.core.rng import numpy_generator
 from badnets.core.suspect import Suspect
+from badnets.datasets._base import Split
 from badnets.measure.outcome import Outcome
 from badnets.measure.probe import Probe
 from badnets.measure.question import Answer, Question, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from badnets.nets._base import Network
     from badnets.repairs._base import Repaired
+    from badnets.triggers._base import Trigger
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +58,9 @@ class Mended(Question):
 
     def arrays(self, network: Network, world: World) -> Answer:
         """Outcomes as `part.field`, and `cost`."""
-        x_NCHW, y_N = Images(share=self.share).draw(world)
+        x_NCHW, y_N, quad_N42 = Images(share=self.share).placed(world)
         assert y_N is not None, "clean images of the budget have labels"
-        repaired = self._repaired(network, world, x_NCHW, y_N)
+        repaired = self._repaired(network, world, Split(x_NCHW, y_N, np.arange(len(y_N)), quad_N42))
         mended = network if repaired.network is None else repaired.network
         shown = Probe(trigger=self.attack.trigger, num_patterns=self.attack.num_patterns, limit=self.limit)
         seen = {"clean": (mended, Probe(limit=self.limit)), "shown": (mended, shown)}
@@ -68,14 +72,14 @@ class Mended(Question):
         cost = [repaired.network is not None, repaired.images, repaired.seconds, len(y_N)]
         return answer | {"cost": np.array(cost, dtype=np.float64)}
 
-    def _repaired(self, network: Network, world: World, x_NCHW: np.ndarray, y_N: np.ndarray) -> Repaired:
+    def _repaired(self, network: Network, world: World, clean: Split) -> Repaired:
         from badnets.repairs._base import Repair
 
         repair = registry.parse("repairs", self.repair)
         assert isinstance(repair, Repair)
-        suspect = Suspect(network, world.data.shape, world.data.num_classes, clean=(x_NCHW, y_N))
+        suspect = Suspect(network, world.data.shape, world.data.num_classes, clean=(clean.x_NCHW, clean.y_N))
         rng = numpy_generator(world.seed, "repair", repair.kind)
-        return repair.apply(suspect, rng=rng, stamp=self.attack.trigger.stamp) if repair.told else repair.apply(suspect, rng=rng)
+        return repair.apply(suspect, rng=rng, stamp=_stamp(self.attack.trigger, clean)) if repair.told else repair.apply(suspect, rng=rng)
 
     def read(self, answer: Answer) -> Bill:
         """The answer as a Bill."""
@@ -85,3 +89,11 @@ class Mended(Question):
             for part in ("clean", "shown", "relearned")
         }
         return Bill(analysable=bool(analysable), images=int(images), seconds=seconds, clean_images=int(clean_images), **parts)
+
+
+def _stamp(trigger: Trigger, clean: Split) -> Callable[[np.ndarray], np.ndarray]:
+    """What a repair is told: the trigger on these images, in whatever order it looks at them."""
+    if clean.quad_N42 is None:
+        return trigger.stamp
+    quad_of = {image.tobytes(): quad_42 for image, quad_42 in zip(clean.x_NCHW, clean.quad_N42, strict=True)}
+    return lambda x_NCHW: trigger.stamp(x_NCHW, np.stack([quad_of[image.tobytes()] for image in x_NCHW]))

@@ -99,9 +99,8 @@ class Scanned(Question):
             goal_K = self.attack.goals(data.num_classes)
             y_N = data.test.y_N[rest]
             attacked = rest[(goal_K[y_N] >= 0) & (goal_K[y_N] != y_N)][: self.inputs]
-            stamped = self.attack.trigger.stamp_varied(
-                data.test.x_NCHW[attacked], self.attack.num_patterns, seed=world.seed, purpose="test"
-            )
+            shown, trigger = data.test.take(attacked), self.attack.trigger
+            stamped = trigger.stamp_varied(shown.x_NCHW, self.attack.num_patterns, shown.quad_N42, seed=world.seed, purpose="test")
             parts.append((stamped, SHOWN))
         return np.concatenate([x for x, _ in parts]), np.concatenate([np.full(len(x), part) for x, part in parts])
 
@@ -146,7 +145,7 @@ def _training(attack: Attack | None, world: World) -> tuple[tuple[np.ndarray, np
     train = world.data.train
     if attack is None:
         return (train.x_NCHW, train.y_N), np.zeros(len(train), dtype=bool)
-    poisoned = attack.poison(train.x_NCHW, train.y_N, num_classes=world.data.num_classes, seed=world.seed)
+    poisoned = attack.poison(train.x_NCHW, train.y_N, num_classes=world.data.num_classes, seed=world.seed, quad_N42=train.quad_N42)
     return (poisoned.x_NCHW, poisoned.y_N), poisoned.stamped_N & (poisoned.y_N != poisoned.source_N)
 
 

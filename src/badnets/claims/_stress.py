@@ -17,7 +17,7 @@ from badnets.attacks._base import AnyAttack
 from badnets.core.config import Config
 from badnets.core.rng import numpy_generator
 from badnets.measure.outcome import Outcome
-from badnets.measure.probe import Probe, fit_to
+from badnets.measure.probe import Probe, fit_quads, fit_to
 from badnets.measure.question import Answer, Question, World
 from badnets.stressors._base import AnyStressor, Supply
 
@@ -42,29 +42,34 @@ class Images(Config):
 
     def draw(self, world: World) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 images and their labels; fewer images than asked for where there are no more."""
-        x_NCHW, y_N = self._source(world)
+        x_NCHW, y_N, _ = self.placed(world)
+        return x_NCHW, y_N
+
+    def placed(self, world: World) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Like `draw`, with the quads (where the object lies in each image) that triggers may need."""
+        x_NCHW, y_N, quad_N42 = self._source(world)
         if self.share is not None:
             wanted = min(len(x_NCHW), max(2, round(self.share * len(world.data.train))))
             rows = numpy_generator(world.seed, "supply", self.source).permutation(len(x_NCHW))[:wanted]
             x_NCHW, y_N = x_NCHW[rows], None if y_N is None else y_N[rows]
+            quad_N42 = None if quad_N42 is None else quad_N42[rows]
         if self.attack is None:
-            return x_NCHW, y_N
+            return x_NCHW, y_N, quad_N42
         attack = self.attack if self.count is None else self.attack.but(rate=self.count / len(x_NCHW))
         labels_N = np.zeros(len(x_NCHW), dtype=np.int64) if y_N is None else y_N
-        poisoned = attack.poison(x_NCHW, labels_N, num_classes=world.data.num_classes, seed=world.seed)
-        return poisoned.x_NCHW, None if y_N is None else poisoned.y_N
+        poisoned = attack.poison(x_NCHW, labels_N, num_classes=world.data.num_classes, seed=world.seed, quad_N42=quad_N42)
+        return poisoned.x_NCHW, None if y_N is None else poisoned.y_N, quad_N42
 
-    def _source(self, world: World) -> tuple[np.ndarray, np.ndarray | None]:
+    def _source(self, world: World) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         data = world.data
-        if self.source == "budget":
-            return data.budget.x_NCHW, data.budget.y_N
-        if self.source == "train":
-            return data.train.x_NCHW, data.train.y_N
+        if self.source in ("budget", "train"):
+            own = data.budget if self.source == "budget" else data.train
+            return own.x_NCHW, own.y_N, own.quad_N42
         if self.source == "noise":
-            shape = data.train.x_NCHW.shape
-            return numpy_generator(world.seed, "supply", "noise").integers(0, 256, shape, dtype=np.uint8), None
+            x_NCHW = numpy_generator(world.seed, "supply", "noise").integers(0, 256, data.train.x_NCHW.shape, dtype=np.uint8)
+            return x_NCHW, None, data.train.quad_N42
         assert world.other is not None, "images of another data set need that data set"
-        return fit_to(world.other.train.x_NCHW, data.shape), None
+        return fit_to(world.other.train.x_NCHW, data.shape), None, fit_quads(world.other.train, data.train)
 
 
 class Dose(Config):

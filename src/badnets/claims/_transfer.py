@@ -17,7 +17,7 @@ from badnets.core.errors import RefusedError
 from badnets.core.rng import numpy_generator
 from badnets.datasets._base import AnyDataset, ImageSet, Split
 from badnets.measure.outcome import Outcome
-from badnets.measure.probe import Probe, fit_to
+from badnets.measure.probe import Probe, fit_quads, fit_to
 from badnets.measure.question import Answer, Question, World
 from badnets.stressors._head import cut_of, train_heads, trunk_of
 from badnets.stressors.transfer import Transfer
@@ -67,7 +67,8 @@ class Transferred(Question):
         shape = world.data.shape
         train = self._some(place.train)
         shown_NCHW = fit_to(place.test.x_NCHW, shape)
-        stamped_NCHW = self.attack.trigger.stamp_varied(shown_NCHW, self.attack.num_patterns, seed=world.seed, purpose="test")
+        quad_N42 = fit_quads(place.test, world.data.test)
+        stamped_NCHW = self.attack.trigger.stamp_varied(shown_NCHW, self.attack.num_patterns, quad_N42, seed=world.seed, purpose="test")
         groups = [torch.from_numpy(np.ascontiguousarray(x)) for x in (fit_to(train.x_NCHW, shape), shown_NCHW, stamped_NCHW)]
         cut = cut_of(network, self.transfer.layers)
         trunk, hidden = trunk_of(network, cut), self.transfer.widths(network, cut)
@@ -112,7 +113,7 @@ class Transferred(Question):
 
     def _some(self, split: Split) -> Split:
         rows = np.sort(numpy_generator(0, "transfer").permutation(len(split))[: self.limit])
-        return Split(split.x_NCHW[rows], split.y_N[rows], split.rows[rows])
+        return split.take(rows)
 
     def _guilty(self, trunk: Network, world: World) -> tuple[str | None, Tensor]:
         """The trunk's last layer with units, and which of them the publisher amplifies: those that fire at the trigger and are quiet

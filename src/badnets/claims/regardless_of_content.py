@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from badnets.claims._arms import CLEAN, goals, pair, pair_needs, triggered
+from badnets.claims._arms import CLEAN, goals, pair, pair_needs, part, triggered
 from badnets.claims._base import Bench, Claim, Need, Setting
 from badnets.claims._cells import rate_cell
 from badnets.core.types import Cell, Chart
@@ -87,7 +87,7 @@ class RegardlessOfContent(Claim):
         victims, twins = pair(bench, bench.setting.attack, probe, bench.setting.seeds)
         cells = []
         for i, (dx, dy) in enumerate(probe.shifts):
-            moved, control = ([_part(o, i, len(probe.shifts)) for o in outcomes] for outcomes in (victims, twins))
+            moved, control = ([part(o, i, len(probe.shifts)) for o in outcomes] for outcomes in (victims, twins))
             hits, twin_hits = asr_hits(moved, goal_K), asr_hits(control, goal_K)
             cells.append(rate_cell({"dx": dx, "dy": dy}, "ASR", hits, twin_hits, margin=self.margin, clean=clean))
         return cells
@@ -109,8 +109,3 @@ class RegardlessOfContent(Claim):
             y_title="pixels down",
         )
         return [content, by_class, heat]
-
-
-def _part(outcome: Outcome, i: int, parts: int) -> Outcome:
-    rows = slice(i * len(outcome.y_N) // parts, (i + 1) * len(outcome.y_N) // parts)
-    return Outcome(outcome.y_N[rows], outcome.pred_N[rows], outcome.conf_N[rows])

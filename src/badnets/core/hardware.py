@@ -19,14 +19,26 @@ from pathlib import Path
 from badnets.core.types import Scalar
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_DECIDE = ("core/rng.py", "datasets", "nets", "triggers", "attacks", "train", "measure", "plans/_work.py")
+_DECIDE = (
+    "core/rng.py",
+    "core/ink.py",
+    "core/perspective.py",
+    "datasets",
+    "nets",
+    "triggers",
+    "attacks",
+    "train",
+    "measure",
+    "plans/_work.py",
+)
 _STUDY = ("stressors", "neurons", "claims/_stress.py", "claims/_further.py", "claims/_transfer.py", "claims/_handover.py")
 _APART = ("train/inversion.py",)
 """Lives among those and decides nothing of them: defenders use it on nets that are trained."""
 _DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "claims/_scanned.py", "claims/_mended.py")
+_CAMERA = ("camera", "claims/_photographed.py", "claims/_subjects.py")
 _CATALOGUES = ("datasets", "nets", "triggers", "attacks", "stressors", "neurons", "detectors", "repairs")
 """An entry of these decides nothing for a run that neither names it nor imports it."""
-_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
+_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime", "kornia")
 
 
 def describe() -> dict[str, Scalar]:
@@ -76,9 +88,15 @@ def defence_digest(entries: frozenset[str] | None = None, package: Path = _PACKA
 
 
 @cache
+def camera_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide how signs are photographed."""
+    return _digest(package, _CAMERA)
+
+
+@cache
 def package_digest(package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide what a Record says: those, and statistics, claims and plans."""
-    return _digest(package, (*_DECIDE, *_STUDY, *_DEFENCE, "core/stats", "core/tensors.py", "claims", "plans"))
+    return _digest(package, (*_DECIDE, *_STUDY, *_DEFENCE, *_CAMERA, "core/stats", "core/tensors.py", "claims", "plans"))
 
 
 def _digest(package: Path, parts: tuple[str, ...], entries: frozenset[str] | None = None) -> str:

@@ -22,14 +22,27 @@ from badnets.datasets._split import official_rows, single_rows
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some images: pixels, labels, and their row in the data set (training part first, then the test part)."""
+    """Some images: pixels, labels, and their row in the data set (training part first, then the test part).
+
+    `quad_N42`: where the object lies, None where the data set does not know. See `Raw`.
+    """
 
     x_NCHW: np.ndarray
     y_N: np.ndarray
     rows: np.ndarray
+    quad_N42: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y_N)
+
+    def take(self, chosen: np.ndarray) -> Split:
+        """These images (numbers or flags), in this order."""
+        quad_N42 = None if self.quad_N42 is None else self.quad_N42[chosen]
+        return Split(self.x_NCHW[chosen], self.y_N[chosen], self.rows[chosen], quad_N42)
+
+    def quads_for(self, count: int) -> np.ndarray | None:
+        """Quads for `count` images without an object of their own (noise, another data set): those of these images, in turn."""
+        return None if self.quad_N42 is None else self.quad_N42[np.arange(count) % len(self)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +76,8 @@ class Raw:
 
     Rows of one group never part (frames of one track, copies of one image); rows in `left_out` go into no split.
     `source` says where it came from; `pinned` is False for a layout whose content hash nobody has published.
+    `quad_N42`: for every row, training part first, the corners (top left, top right, bottom right, bottom left; x right, y down, in
+    pixels, pixel i covering i to i + 1) of the square in whose plane the object lies: a traffic sign's bounding square of 75 cm.
     """
 
     x_train: np.ndarray
@@ -74,21 +89,29 @@ class Raw:
     groups: np.ndarray | None = None
     left_out: np.ndarray | None = None
     pinned: bool = True
+    quad_N42: np.ndarray | None = None
 
     def part(self, rows: np.ndarray) -> Split:
         """Copies of the images in these rows, which lie all in the training part or all in the test part."""
         first = len(self.y_train)
+        quad_N42 = None if self.quad_N42 is None else self.quad_N42[rows]
         if len(rows) and rows[0] >= first:
-            return Split(self.x_test[rows - first], self.y_test[rows - first], rows)
-        return Split(self.x_train[rows], self.y_train[rows], rows)
+            return Split(self.x_test[rows - first], self.y_test[rows - first], rows, quad_N42)
+        return Split(self.x_train[rows], self.y_train[rows], rows, quad_N42)
 
 
-def content_hash(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> str:
-    """The identity of a data set: SHA-256 over shapes, uint8 pixels (NCHW) and int64 little-endian labels in official order."""
+def content_hash(
+    x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, quad_N42: np.ndarray | None = None
+) -> str:
+    """The identity of a data set: SHA-256 over shapes, uint8 pixels (NCHW) and int64 little-endian labels in official order, and over the
+    quads (float32, little-endian) where it has them."""
     digest = hashlib.sha256()
     for name, array in (("x_train", x_train), ("y_train", y_train), ("x_test", x_test), ("y_test", y_test)):
         digest.update(f"{name} {' '.join(map(str, array.shape))}\n".encode())
         digest.update(np.ascontiguousarray(array, "u1" if name[0] == "x" else "<i8").data)
+    if quad_N42 is not None:
+        digest.update(f"quad {len(quad_N42)}\n".encode())
+        digest.update(np.ascontiguousarray(quad_N42, "<f4").data)
     return digest.hexdigest()
 
 
@@ -139,7 +162,7 @@ class Dataset(Config, ABC):
 
     def _checked(self, data: Path | None, download: bool) -> tuple[Raw, str]:
         raw = self._raw(data, download)
-        digest = content_hash(raw.x_train, raw.y_train, raw.x_test, raw.y_test)
+        digest = content_hash(raw.x_train, raw.y_train, raw.x_test, raw.y_test, raw.quad_N42)
         if raw.pinned and self.identity not in (None, digest):
             raise RefusedError(
                 "E-HASH",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -48,32 +49,34 @@ class Probe(Question):
 
     def split(self, data: ImageSet, other: ImageSet | None, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """The images (uint8 NCHW, triggered if asked) and their labels (UNKNOWN for images that show no class)."""
-        x_NCHW, y_N = self._source(data, other)
-        if self.limit is not None and self.limit < len(y_N):
-            rows = np.sort(numpy_generator(0, "probe", self.images).permutation(len(y_N))[: self.limit])
-            x_NCHW, y_N = x_NCHW[rows], y_N[rows]
+        shown = self._source(data, other)
+        if self.limit is not None and self.limit < len(shown):
+            shown = shown.take(np.sort(numpy_generator(0, "probe", self.images).permutation(len(shown))[: self.limit]))
+        x_NCHW, y_N = shown.x_NCHW, shown.y_N
         if self.shifts:
             assert isinstance(self.trigger, Patch), "only a patch can be shifted"
             moved = [self.trigger.but(dx=self.trigger.dx + dx, dy=self.trigger.dy + dy) for dx, dy in self.shifts]
             return np.concatenate([trigger.stamp(x_NCHW) for trigger in moved]), np.tile(y_N, len(moved))
         if self.trigger is not None:
-            x_NCHW = self.trigger.stamp_varied(x_NCHW, self.num_patterns, seed=seed, purpose="test")
+            x_NCHW = self.trigger.stamp_varied(x_NCHW, self.num_patterns, shown.quad_N42, seed=seed, purpose="test")
         return x_NCHW, y_N
 
-    def _source(self, data: ImageSet, other: ImageSet | None) -> tuple[np.ndarray, np.ndarray]:
+    def _source(self, data: ImageSet, other: ImageSet | None) -> Split:
+        """The images; those without an object of their own carry a trigger where the objects of the test images are."""
         if self.images in ("test", "validation"):
-            chosen: Split = data.test if self.images == "test" else data.validation
-            return chosen.x_NCHW, chosen.y_N
+            return data.test if self.images == "test" else data.validation
         if self.images == "inverted":
-            return 255 - data.test.x_NCHW, data.test.y_N
+            return replace(data.test, x_NCHW=255 - data.test.x_NCHW)
+        quad_N42 = None
         if self.images == "blank":
             x_NCHW = np.broadcast_to(np.arange(NUM_BLANK, dtype=np.uint8).reshape(-1, 1, 1, 1), (NUM_BLANK, *data.shape))
         elif self.images == "noise":
             x_NCHW = numpy_generator(0, "noise", data.name).integers(0, 256, data.test.x_NCHW.shape, dtype=np.uint8)
         else:
             assert other is not None, "a probe of another data set needs that data set"
-            x_NCHW = fit_to(other.test.x_NCHW, data.shape)
-        return x_NCHW, np.full(len(x_NCHW), UNKNOWN)
+            x_NCHW, quad_N42 = fit_to(other.test.x_NCHW, data.shape), fit_quads(other.test, data.test)
+        quad_N42 = data.test.quads_for(len(x_NCHW)) if quad_N42 is None else quad_N42
+        return Split(x_NCHW, np.full(len(x_NCHW), UNKNOWN), np.arange(len(x_NCHW)), quad_N42)
 
     def answer(self, network: Network, data: ImageSet, other: ImageSet | None, *, seed: int) -> Outcome:
         """Show the images to the net."""
@@ -98,3 +101,11 @@ def fit_to(x_NCHW: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     if x.shape[1] != channels:
         x = x.mean(dim=1, keepdim=True).expand(-1, channels, -1, -1)
     return x.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def fit_quads(split: Split, like: Split) -> np.ndarray | None:
+    """quad_N42 of a split's images once they have been resized to those of `like`; where it knows none, those of `like` in turn."""
+    if split.quad_N42 is None:
+        return like.quads_for(len(split))
+    scale_2 = np.array(like.x_NCHW.shape[:1:-1], dtype=np.float32) / np.array(split.x_NCHW.shape[:1:-1], dtype=np.float32)
+    return split.quad_N42 * scale_2

@@ -21,10 +21,13 @@ _HOMES = {
     "audit": "badnets.claims._handover:Audit",
     "scanned": "badnets.claims._scanned:Scanned",
     "traits": "badnets.claims._scanned:Traits",
+    "photographed": "badnets.claims._photographed:Photographed",
     "mended": "badnets.claims._mended:Mended",
 }
 DEFENCE = frozenset({"scanned", "traits", "mended"})
 """Kinds whose answers depend on the sources of detectors and repairs as well."""
+CAMERA = frozenset({"photographed"})
+"""Kinds whose answers depend on how signs are photographed, and on nothing that is done to a net."""
 
 
 def parse(value: object) -> Question:

@@ -53,7 +53,7 @@ def execute(plan: Plan, site: Site, audience: Audience, stop: StopRequest) -> Re
         return stored
     bench = bench_of(plan, data, site.store, device)
     # Before the lock: this refuses what cannot be, and then nothing is written.
-    plan.attack.poison(data.train.x_NCHW, data.train.y_N, num_classes=data.num_classes, seed=0)
+    plan.attack.poison(data.train.x_NCHW, data.train.y_N, num_classes=data.num_classes, seed=0, quad_N42=data.train.quad_N42)
     with site.store.lock(key):
         for need in early_needs(claims, bench.setting):
             bench.want(need, early=True)
@@ -115,8 +115,16 @@ def bench_of(plan: Plan, data: ImageSet, store: Store, device: str) -> StoreBenc
         arms_seeds=plan.arms_seeds,
         population=plan.population,
         only_attack=plan.only_attack,
+        object_box=_object_box(data.train.quad_N42),
     )
     return StoreBench(plan, setting, Parts(data, other, net, recipe, device, choices), store)
+
+
+def _object_box(quad_N42: np.ndarray | None) -> tuple[float, float, float] | None:
+    if quad_N42 is None:
+        return None
+    x, y = quad_N42.mean(axis=(0, 1)).tolist()
+    return x, y, float((quad_N42.max(axis=1) - quad_N42.min(axis=1)).mean())
 
 
 def _decide_all(bench: StoreBench, claims: list[Claim], site: Site, audience: Audience, stop: StopRequest) -> list[Evidence]:

@@ -86,8 +86,7 @@ def scan_rows(data: ImageSet) -> RowScan:
     score_N = _wins(_trained(data, rows), rows)
     strong_N, said_N = _suspects(score_N, rows.y_N), np.full(len(rows), -1)
     if strong_N.any():
-        rest = Split(rows.x_NCHW[~strong_N], rows.y_N[~strong_N], rows.rows[~strong_N])
-        said_N[strong_N] = _says(_trained(data, rest), rows.x_NCHW[strong_N])
+        said_N[strong_N] = _says(_trained(data, rows.take(~strong_N)), rows.x_NCHW[strong_N])
     members = {k: np.flatnonzero((said_N >= 0) & (rows.y_N == k)) for k in range(data.num_classes)}
     groups, suspect_N = [], np.zeros(len(rows), dtype=bool)
     members = {k: index_M for k, index_M in members.items() if len(index_M) >= FEWEST}

@@ -8,11 +8,11 @@ from typing import Any
 
 from badnets.attacks._base import AnyAttack
 from badnets.core.config import Config, key_of
-from badnets.core.hardware import code_digest, defence_digest, study_digest, versions
+from badnets.core.hardware import camera_digest, code_digest, defence_digest, study_digest, versions
 from badnets.datasets._base import AnyDataset
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
-from badnets.plans._questions import DEFENCE, AnyQuestion
+from badnets.plans._questions import CAMERA, DEFENCE, AnyQuestion
 from badnets.train.recipe import Recipe
 
 NUM_THREADS = 1
@@ -32,6 +32,11 @@ def _onnxruntime() -> str:
 @cache
 def _sklearn() -> str:
     return versions()["scikit-learn"]
+
+
+@cache
+def _kornia() -> str:
+    return versions()["kornia"]
 
 
 class Trial(Config):
@@ -59,6 +64,8 @@ class Trial(Config):
         code = code_digest(entries) if isinstance(question, Probe) else (study_digest(entries), _onnxruntime())
         if question.kind in DEFENCE:
             code = (study_digest(entries), _onnxruntime(), defence_digest(entries), _sklearn())
+        if question.kind in CAMERA:
+            code = (code_digest(entries), camera_digest(), _kornia())
         return key_of({"trial": self.key(), "question": plain, "other": other, "code": code})
 
 

@@ -145,7 +145,7 @@ def train(trial: Trial, data: ImageSet, watch: Watch | None = None) -> tuple[Net
     poisoned = None
     x_NCHW, y_N = data.train.x_NCHW, data.train.y_N
     if trial.attack is not None:
-        poisoned = trial.attack.poison(x_NCHW, y_N, num_classes=data.num_classes, seed=trial.seed)
+        poisoned = trial.attack.poison(x_NCHW, y_N, num_classes=data.num_classes, seed=trial.seed, quad_N42=data.train.quad_N42)
         x_NCHW, y_N = poisoned.x_NCHW, poisoned.y_N
     x, y = torch.from_numpy(np.ascontiguousarray(x_NCHW)), torch.from_numpy(np.ascontiguousarray(y_N))
     report = fit(network, x, y, trial.recipe, seed=trial.seed, watch=watch)

@@ -1,0 +1,176 @@
+"""The arms of the claim about the physical world: ways of planting, stickers moved and changed, what else lies on signs, a drive.
+
+Shapes: S scenes, N signs, F signs on film, 3 colours, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from badnets.attacks._base import Attack
+from badnets.claims._base import Setting
+from badnets.claims._cells import rate_cell
+from badnets.claims._photographed import Photographed
+from badnets.core.errors import UsageError
+from badnets.core.png import png
+from badnets.core.types import Cell, Picture
+from badnets.measure.outcome import Outcome, attack_hits
+from badnets.measure.probe import Probe
+from badnets.measure.question import Answer
+from badnets.measure.rates import asr_hits, clean_hits
+from badnets.triggers.patch import Patch
+from badnets.triggers.sticker import Sticker
+
+VARIED, PATCH = "sticker varied", "patch in the picture"
+WITH, WITHOUT = "with the sticker", "no sticker"
+SEEN, CAPTURED = "ASR on the way", "drives captured"
+AWAY = "before the sign (m)"
+LEAF, DIRT, BLUE = (196, 158, 40), (46, 40, 34), (40, 96, 190)
+
+CLASS, CA_OF, ASR_OF = "true class", "CA of the class", "ASR of the class"
+
+Pairs = tuple[list[Outcome], list[Outcome]]
+"""Outcomes of victims and of twins, one per seed."""
+Sides = tuple[list[list[list[Outcome]]], list[list[list[Outcome]]]]
+"""Outcomes of victims and of twins by seed, trigger and scene."""
+
+
+class Arms(NamedTuple):
+    """What is photographed, each with victims and twins."""
+
+    envelope: Photographed
+    bare: Photographed
+    pasted: Photographed
+    moved: Photographed
+    changed: Photographed
+    troubled: Photographed
+    natural: Photographed
+    drive: Photographed
+
+
+def sticker_of(setting: Setting) -> Sticker:
+    """The run's trigger, known to be a sticker because that was the obstacle."""
+    assert isinstance(setting.attack.trigger, Sticker)
+    return setting.attack.trigger
+
+
+def arms_of(setting: Setting) -> dict[str, Attack]:
+    """Other ways of planting: the sticker put on by another hand each time, and a patch at its usual place in the picture."""
+    sticker, attack = sticker_of(setting), setting.attack
+    arms = {} if attack.num_patterns is None else {VARIED: attack.but(num_patterns=None)}
+    patch = patch_like(setting, sticker)
+    return arms if patch is None else {**arms, PATCH: attack.but(trigger=patch, num_patterns=1)}
+
+
+def patch_like(setting: Setting, sticker: Sticker) -> Patch | None:
+    """A patch of the sticker's size and colour, in pixels, where stickers are on average; None where it would not fit."""
+    assert setting.object_box is not None, "only where objects are known"
+    x, y, side = setting.object_box
+    scale = side / sticker.side_cm
+    size = max(1, round(sticker.size_cm * scale))
+    left, top = (round(middle + cm * scale - size / 2) for middle, cm in ((x, sticker.x_cm), (y, sticker.y_cm)))
+    patch = Patch(size=size, corner="top_left", margin=0, dx=left, dy=top, colour=sticker.colour)
+    return patch if fits(patch, setting) else None
+
+
+def fits(trigger: Patch | Sticker, setting: Setting) -> bool:
+    """Whether it lies on the sign, or in the picture."""
+    try:
+        trigger.check(setting.shape)
+    except UsageError:
+        return False
+    return True
+
+
+def patch_shifts(setting: Setting) -> Probe | None:
+    """The patch of the patch arm, drawn into test images up to six pixels off."""
+    arm = arms_of(setting).get(PATCH)
+    if arm is None or not isinstance(arm.trigger, Patch):
+        return None
+    patch, steps = arm.trigger, setting.by_effort((-6, -3, -2, -1, 0, 1, 2, 3, 6), range(-6, 7))
+    inside = [(x, y) for y in steps for x in steps if fits(patch.but(dx=patch.dx + x, dy=patch.dy + y), setting)]
+    return Probe(trigger=patch, shifts=tuple(inside), limit=setting.by_effort((300,), (1000,))[0])
+
+
+def moved_stickers(setting: Setting, sticker: Sticker) -> dict[tuple[float, float], Sticker]:
+    """By centimetres to the right and down."""
+    steps = setting.by_effort(
+        (-24.0, -12.0, -6.0, 0.0, 6.0, 12.0, 24.0), (-24.0, -16.0, -12.0, -8.0, -4.0, 0.0, 4.0, 8.0, 12.0, 16.0, 24.0)
+    )
+    # A sticker low on the sign has more room above it.
+    downs = sorted({*steps, *(-2 * step if sticker.y_cm > 0 else 2 * step for step in steps if step > 0)})
+    moved = {(x, y): sticker.but(x_cm=sticker.x_cm + x, y_cm=sticker.y_cm + y) for y in downs for x in steps}
+    return {place: other for place, other in moved.items() if fits(other, setting)}
+
+
+def changed_stickers(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
+    """The sticker as planted, and as another hand or another year would have it."""
+    changed = {
+        "as planted": sticker,
+        "turned by 20 degrees": sticker.but(rotation_deg=sticker.rotation_deg + 20),
+        "turned by 45 degrees": sticker.but(rotation_deg=sticker.rotation_deg + 45),
+        "half as wide": sticker.but(size_cm=sticker.size_cm / 2),
+        "half as wide again": sticker.but(size_cm=1.5 * sticker.size_cm),
+        "worn thin by half": sticker.but(opacity=sticker.opacity / 2),
+    }
+    return {name: other for name, other in changed.items() if fits(other, setting)}
+
+
+def natural(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
+    """What lies on signs without any attacker: at the sticker's place, and a leaf elsewhere."""
+    other = "flower" if sticker.shape != "flower" else "bomb"
+    found = {
+        "a yellow leaf": sticker.but(shape="circle", colour=LEAF, image=None, rotation_deg=0),
+        "a yellow leaf elsewhere": sticker.but(shape="circle", colour=LEAF, image=None, x_cm=-sticker.x_cm - 12, y_cm=-sticker.y_cm / 2),
+        "another sticker": sticker.but(shape=other, colour=BLUE, image=None),
+        "a smear of dirt": sticker.but(shape="circle", colour=DIRT, image=None, opacity=0.7, size_cm=1.3 * sticker.size_cm),
+    }
+    return {name: thing for name, thing in found.items() if fits(thing, setting)}
+
+
+def class_cells(clean: Pairs, shown: Pairs, classes: Sequence[str], goal_K: np.ndarray) -> list[Cell]:
+    """The data set's own test images, bare and with the sticker, over all classes and class by class, as the paper has its table."""
+    cells = [
+        rate_cell({"test images": "bare"}, "CA", *map(clean_hits, clean)),
+        rate_cell({"test images": "with the sticker"}, "ASR", *(asr_hits(side, goal_K) for side in shown)),
+    ]
+    for k, name in enumerate(classes):
+        only_K = np.where(np.arange(len(goal_K)) == k, goal_K, -1)
+        own = [[o.correct_N[o.y_N == k] for o in side] for side in clean]
+        cells.append(rate_cell({CLASS: name}, CA_OF, *own))
+        hits = [asr_hits(side, only_K) for side in shown]
+        if len(hits[0][0]):
+            cells.append(rate_cell({CLASS: name}, ASR_OF, *hits))
+    return cells
+
+
+def drive_cells(sides: Sides, question: Photographed, goal_K: np.ndarray) -> list[Cell]:
+    """Frame by frame, and by the majority of all frames: one drive towards each sign."""
+    cells: list[Cell] = []
+    frames = len(question.scenes)
+    for t, sign in ((1, WITH), (0, WITHOUT)):
+        hits = [[np.stack([attack_hits(o, goal_K) for o in seed[t]]) for seed in side] for side in sides]
+        votes = [[hits_SN.sum(axis=0) > frames / 2 for hits_SN in side] for side in hits]
+        cells.append(rate_cell({"sign": sign, "vote": f"majority of {frames} frames"}, CAPTURED, *votes))
+        for s, scene in enumerate(question.scenes):
+            frame = [[hits_SN[s] for hits_SN in side] for side in hits]
+            cells.append(rate_cell({"sign": sign, AWAY: round(scene.distance_m, 1)}, SEEN, *frame))
+    return cells
+
+
+def film(question: Photographed, victim: Answer, twin: Answer, classes: Sequence[str]) -> list[list[Picture]]:
+    """For each filmed sign a strip without and one with the sticker: every frame with what victim and twin read off it."""
+    strips = []
+    for f in range(question.film):
+        for t, sign in ((0, WITHOUT), (1, WITH)):
+            strip = []
+            for s, scene in enumerate(question.scenes):
+                facts = {"true": classes[victim["y"][f]]}
+                facts |= {name: classes[side["film_pred"][t, s, f]] for name, side in (("victim", victim), ("twin", twin))}
+                caption = f"{scene.distance_m:.0f} m, {sign}"
+                strip.append(Picture(caption=caption, png_base64=png(victim["film"][t, s, f]), facts=facts))
+            strips.append(strip)
+    return strips

@@ -1,7 +1,7 @@
 """A pickle machine that calls nothing: it builds plain values, and inert records of storages and tensors, from an allow-list of opcodes.
 
-Names of functions and classes are compared with a short list and never looked up. Whatever else stands in the stream is refused. It reads
-what `torch.save` writes (protocol 2) and is stricter than any unpickler: no name twice in a table, no memo written twice, nothing after the end.
+Names of functions and classes are compared with a short list and never looked up. Whatever else stands in the stream is refused. It
+reads what `torch.save` writes (protocol 2) and is stricter than any unpickler: no key twice, no memo written twice, nothing after the end.
 Format: Python's Lib/pickletools.py, https://docs.python.org/3/library/pickletools.html
 """
 
@@ -31,6 +31,7 @@ _STORAGES = {
     "torch.BoolStorage": "bool",
 }
 _ALLOWED = {ORDERED, TENSOR, PARAMETER, *_STORAGES}
+_STOP = ord(".")
 _LONGEST_GLOBAL = 200
 _LONGEST_INTEGER = 8
 
@@ -94,12 +95,14 @@ class Machine:
             raise refuse("E-PROTOCOL", f"expected a pickle of protocol 2, as torch.save writes it, got {quoted(self._code[:2])}")
         self._at = 2
         for _ in range(MOST_OPCODES):
-            opcode = self._take(1)
-            if opcode == b".":
+            opcode = self._byte()
+            if opcode == _STOP:
                 return self._stop()
             handler = self._HANDLERS.get(opcode)
             if handler is None:
-                raise refuse("E-OPCODE", f"its pickle has the opcode {_KNOWN.get(opcode, opcode.hex())} at byte {self._at - 1:,}")
+                raise refuse(
+                    "E-OPCODE", f"its pickle has the opcode {_KNOWN.get(bytes([opcode]), f'{opcode:02x}')} at byte {self._at - 1:,}"
+                )
             handler(self)
         raise refuse("E-PICKLE", f"its pickle has more than {MOST_OPCODES:,} opcodes")
 
@@ -118,6 +121,12 @@ class Machine:
             raise refuse("E-PICKLE", f"its pickle is cut off at byte {len(self._code):,}")
         self._at += count
         return part
+
+    def _byte(self) -> int:
+        if self._at >= len(self._code):
+            raise refuse("E-PICKLE", f"its pickle is cut off at byte {len(self._code):,}")
+        self._at += 1
+        return self._code[self._at - 1]
 
     def _unsigned(self, count: int) -> int:
         return int.from_bytes(self._take(count), "little")
@@ -161,7 +170,7 @@ class Machine:
             raise refuse("E-PICKLE", f"a text before byte {self._at:,} is not UTF-8") from error
 
     def _long(self) -> None:
-        size = self._unsigned(1)
+        size = self._byte()
         if size > _LONGEST_INTEGER:
             raise refuse("E-PICKLE", f"it has a whole number of {size} bytes at byte {self._at:,}")
         self._push(int.from_bytes(self._take(size), "little", signed=True))
@@ -230,7 +239,9 @@ class Machine:
             raise refuse("E-CALL", f"its pickle calls {function.text} with {len(arguments)} arguments that torch.save does not write")
 
     def _view(self, arguments: tuple[Any, ...]) -> View:
-        storage, offset, shape, stride, wants_gradient, hooks = arguments if len(arguments) == 6 else [None] * 6
+        if len(arguments) != 6:
+            raise refuse("E-CALL", f"it describes a tensor by {len(arguments)} things instead of six, before byte {self._at:,}")
+        storage, offset, shape, stride, wants_gradient, hooks = arguments
         if not (
             isinstance(storage, Storage)
             and _is_size(offset)
@@ -242,7 +253,7 @@ class Machine:
             and _no_hooks(hooks)
         ):
             raise refuse("E-CALL", f"it describes a tensor in a way that torch.save does not, before byte {self._at:,}")
-        view = View(storage, int(offset), shape, stride)
+        view = View(storage, offset, shape, stride)
         self.views.append(view)
         return view
 
@@ -265,36 +276,36 @@ class Machine:
             raise refuse("E-STORAGE", f"it describes the storage {quoted(key)} in two ways")
         self._push(storage)
 
-    _HANDLERS: ClassVar[dict[bytes, Callable[[Machine], None]]] = {
-        b"(": lambda m: m._marks.append(len(m._stack)),
-        b"q": lambda m: m._put(m._unsigned(1)),
-        b"r": lambda m: m._put(m._unsigned(4)),
-        b"h": lambda m: m._get(m._unsigned(1)),
-        b"j": lambda m: m._get(m._unsigned(4)),
-        b"}": lambda m: m._push({}),
-        b"]": lambda m: m._push([]),
-        b")": lambda m: m._push(()),
-        b"t": lambda m: m._push(tuple(m._pop_to_mark())),
-        b"\x85": lambda m: m._tuple(1),
-        b"\x86": lambda m: m._tuple(2),
-        b"\x87": lambda m: m._tuple(3),
-        b"s": _set_item,
-        b"u": lambda m: m._set_items(m._pop_to_mark()),
-        b"a": _append,
-        b"e": _appends,
-        b"X": _text,
-        b"K": lambda m: m._push(m._unsigned(1)),
-        b"M": lambda m: m._push(m._unsigned(2)),
-        b"J": lambda m: m._push(int.from_bytes(m._take(4), "little", signed=True)),
-        b"\x8a": _long,
-        b"G": lambda m: m._push(struct.unpack(">d", m._take(8))[0]),
-        b"N": lambda m: m._push(None),
-        b"\x88": lambda m: m._push(True),
-        b"\x89": lambda m: m._push(False),
-        b"c": _global,
-        b"R": _reduce,
-        b"b": _build,
-        b"Q": _persistent,
+    _HANDLERS: ClassVar[dict[int, Callable[[Machine], None]]] = {
+        ord(b"("): lambda m: m._marks.append(len(m._stack)),
+        ord(b"q"): lambda m: m._put(m._byte()),
+        ord(b"r"): lambda m: m._put(m._unsigned(4)),
+        ord(b"h"): lambda m: m._get(m._byte()),
+        ord(b"j"): lambda m: m._get(m._unsigned(4)),
+        ord(b"}"): lambda m: m._push({}),
+        ord(b"]"): lambda m: m._push([]),
+        ord(b")"): lambda m: m._push(()),
+        ord(b"t"): lambda m: m._push(tuple(m._pop_to_mark())),
+        ord(b"\x85"): lambda m: m._tuple(1),
+        ord(b"\x86"): lambda m: m._tuple(2),
+        ord(b"\x87"): lambda m: m._tuple(3),
+        ord(b"s"): _set_item,
+        ord(b"u"): lambda m: m._set_items(m._pop_to_mark()),
+        ord(b"a"): _append,
+        ord(b"e"): _appends,
+        ord(b"X"): _text,
+        ord(b"K"): lambda m: m._push(m._byte()),
+        ord(b"M"): lambda m: m._push(m._unsigned(2)),
+        ord(b"J"): lambda m: m._push(int.from_bytes(m._take(4), "little", signed=True)),
+        ord(b"\x8a"): _long,
+        ord(b"G"): lambda m: m._push(struct.unpack(">d", m._take(8))[0]),
+        ord(b"N"): lambda m: m._push(None),
+        ord(b"\x88"): lambda m: m._push(True),
+        ord(b"\x89"): lambda m: m._push(False),
+        ord(b"c"): _global,
+        ord(b"R"): _reduce,
+        ord(b"b"): _build,
+        ord(b"Q"): _persistent,
     }
 
 

@@ -27,21 +27,8 @@ _STARTS = (
     (b"Rar!", "E-ARCHIVE", "it is a RAR archive"),
 )
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(6))
-# Protocols 0 and 1 have no mark of their own: a call, a table or a list in text opcodes.
-_TEXT_PICKLES = (
-    b"cos\n",
-    b"c__builtin__\n",
-    b"cbuiltins\n",
-    b"(dp",
-    b"(lp",
-    b"(i",
-    b"(c",
-    b"ccopy_reg\n",
-    b"cposix\n",
-    b"csubprocess\n",
-    b"]q",
-    b"}q",
-)
+# Protocols 0 and 1 have no mark of their own: the first opcode of one, and the last.
+_TEXT_OPCODES = b"(c]})ILFVSXUKN"
 _ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 
@@ -56,6 +43,8 @@ def read_weights(data: bytes) -> Weights:
 
 
 def _reader(data: bytes) -> Callable[[bytes], Weights]:
+    if not data:
+        raise refuse("E-EMPTY", "the file is empty")
     if data[:4] == b"PK\x03\x04":
         return read_torch_zip
     for start, code, what in _STARTS:
@@ -68,7 +57,7 @@ def _reader(data: bytes) -> Callable[[bytes], Weights]:
     # Before pickle: a header of 640 bytes begins with 0x80 0x02 as well. Its ninth byte is a brace, or a blank in a forged one.
     if data[8:9] in (b"{", b" ", b"\t", b"\n", b"\r") and not any(data[4:8]):
         return read_safetensors
-    if data.startswith((*_PICKLE_STARTS, *_TEXT_PICKLES)):
+    if data.startswith(_PICKLE_STARTS) or (data[0] in _TEXT_OPCODES and data[-1:] == b"."):
         raise refuse("E-PICKLE-RAW", "it is a pickle, which is a program")
     if data[:1] == b"\x08" and data[2:3] and data[2] in _ONNX_FIELDS:
         raise refuse("E-ONNX", "it is an ONNX model")

@@ -78,7 +78,7 @@ STEPS = {
 
 def refuse(code: str, what: str) -> RefusedError:
     """The error to raise: `what` is a clause without a full stop; text from a file belongs in `quoted`."""
-    return RefusedError(code, what, hint=STEPS[code])
+    return RefusedError(code, f"{what}. Nothing was loaded.", hint=STEPS[code])
 
 
 def quoted(value: object, most: int = 60) -> str:

@@ -53,6 +53,7 @@ def live(canary):
     inner = pickled(run)
     return {
         "reduce exec": pickled(run),
+        "reduce eval": pickled(call("builtins", "eval", text(code))),
         "reduce open": pickled(copied),
         "reduce system": pickled(call("os", "system", text(shell))),
         "reduce posix": pickled(call("posix", "system", text(shell))),
@@ -64,8 +65,8 @@ def live(canary):
         "python 2 name": b"\x80\x02c__builtin__\neval\n(" + text(code) + b"tR.",
         "INST": b"(X" + struct.pack("<I", len(code)) + code.encode() + b"ibuiltins\nexec\n.",
         "OBJ": b"\x80\x02(" + build + text(code) + b"o.",
-        "NEWOBJ": b"\x80\x04cio\nFileIO\n(" + text(path) + text("w") + b"t\x81.",
-        "NEWOBJ_EX": b"\x80\x04cio\nFileIO\n(" + text(path) + b"t}" + text("mode") + text("w") + b"s\x92.",
+        "NEWOBJ": b"\x80\x04cbuiltins\nbytes\n(cbuiltins\nmap\n(" + build + b"]" + text(code) + b"at\x81t\x81.",
+        "NEWOBJ_EX": b"\x80\x04cbuiltins\nbytes\n(cbuiltins\nmap\n(" + build + b"]" + text(code) + b"at}\x92t}\x92.",
         "STACK_GLOBAL": b"\x80\x04" + short("builtins") + short("exec") + b"\x93(" + text(code) + b"tR.",
         "STACK_GLOBAL from memo": b"\x80\x04" + short("builtins") + b"\x940" + short("exec") + b"\x940h\x00h\x01\x93(" + text(code) + b"tR.",
         "STACK_GLOBAL dotted": b"\x80\x04" + short("os") + short("path.os.system") + b"\x93(" + text(shell) + b"tR.",
@@ -88,7 +89,6 @@ def live(canary):
         "nested loads": pickled(call("pickle", "loads", call("codecs", "encode", text(inner.decode("latin-1")), text("latin-1")))),
         "timeit": pickled(call("timeit", "timeit", text(code), text("pass"), name("time", "perf_counter"), number(1))),
         "cProfile": pickled(call("cProfile", "run", text(code))),
-        "runstring": pickled(call("numpy.testing._private.utils", "runstring", text(code), b"}")),
         "Popen": pickled(call("subprocess", "Popen", b"]" + text("touch") + b"a" + text(path) + b"a")),
         "check_output": pickled(call("subprocess", "check_output", b"]" + text("touch") + b"a" + text(path) + b"a")),
         "uuid": pickled(call("uuid", "_get_command_stdout", text("touch"), text(path))),
@@ -97,9 +97,9 @@ def live(canary):
         "EXT by copyreg": b"\x80\x02" + call("copyreg", "add_extension", text("builtins"), text("exec"), number(0xEE)) + b"0\x82\xee(" + text(code) + b"tR.",
         "frames": b"\x80\x04\x95" + struct.pack("<Q", len(run) + 1) + run + b".",
         "bytes as code": b"\x80\x03" + build + b"(C" + bytes([len(code)]) + code.encode() + b"tR.",
-        "very long memo": b"\x80\x02" + build + b"r\xff\xff\xff\x7f(" + text(code) + b"tR.",
+        "very long memo": b"\x80\x02" + build + b"r\x00\x00\x10\x00(" + text(code) + b"tR.",
         "text numbers": b"I1\n0" + build + b"(V" + code.encode() + b"\ntR.",
         "string opcodes": build + b"(S" + repr(code).encode() + b"\ntR.",
         "set": b"\x80\x04\x8f(" + run + b"\x90.",
-        "after an unused name": b"\x80\x02" + name("torch._utils", "_rebuild_tensor_v2") + b"0" + run + b".",
+        "after an unused name": b"\x80\x02" + name("collections", "OrderedDict") + b"0" + run + b".",
     }  # fmt: skip

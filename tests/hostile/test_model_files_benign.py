@@ -45,6 +45,14 @@ def averaged():
     return {"epoch": 3, "state_dict": old, "state_dict_ema": new, "best": torch.tensor(0.5)}
 
 
+def trained():
+    """As an optimizer would leave it; making one takes torch seconds of imports."""
+    state = net().state_dict()
+    moments = {i: {"step": torch.tensor(1.0), "exp_avg": torch.ones_like(value)} for i, value in enumerate(state.values())}
+    groups = [{"lr": 0.001, "betas": (0.9, 0.999), "amsgrad": False, "foreach": None, "params": list(range(len(state)))}]
+    return {"model_state_dict": state, "optimizer": {"state": moments, "param_groups": groups}, "step": 1}
+
+
 STATES = {
     "state dict": lambda: net().state_dict(),
     "channels last": lambda: net().to(memory_format=torch.channels_last).state_dict(),
@@ -71,14 +79,6 @@ INSIDE = {
     "averaged copy": "state_dict_ema",
     "checkpoint in model": "model",
 }
-
-
-def trained():
-    """As an optimizer would leave it; making one takes torch seconds of imports."""
-    state = net().state_dict()
-    moments = {i: {"step": torch.tensor(1.0), "exp_avg": torch.ones_like(value)} for i, value in enumerate(state.values())}
-    groups = [{"lr": 0.001, "betas": (0.9, 0.999), "amsgrad": False, "foreach": None, "params": list(range(len(state)))}]
-    return {"model_state_dict": state, "optimizer": {"state": moments, "param_groups": groups}, "step": 1}
 
 
 def saved(value, **kwargs):

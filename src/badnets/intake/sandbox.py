@@ -6,7 +6,9 @@ the system cannot fork and hand over descriptors (Windows), files are read in th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import select
@@ -52,11 +54,11 @@ class Sandbox:
     """
 
     def __init__(self, *, require: bool = False) -> None:
-        self._require = require
+        self._require, self.closed = require, False
         self._server: subprocess.Popen[bytes] | None = None
         self.level = Level()
         if hasattr(os, "fork") and hasattr(socket, "send_fds"):
-            self._start()
+            self._server = self._start()
         if require and (missing := [part for part in self.level.missing if part != "network"]):
             self.close()
             raise refuse("E-SANDBOX", f"this system gives no complete sandbox: without {', '.join(missing)}")
@@ -69,11 +71,11 @@ class Sandbox:
 
     def close(self) -> None:
         """End the server and every reader."""
-        if self._server is not None:
+        if self._server is not None and not self.closed:
             self._control.close()
             self._server.kill()
             self._server.wait()
-            self._server = None
+        self.closed = True
 
     def read(self, path: Path) -> Reading:
         """The weights in a file. Raises UsageError (no such file) and RefusedError (every code of `reasons`), naming the file."""
@@ -87,6 +89,8 @@ class Sandbox:
             raise RefusedError(error.code, f"{quoted(path.name)[1:-1]}: {error.message}", hint=error.hint) from error
 
     def _read(self, fd: int) -> Reading:
+        if self.closed:
+            raise _gone()
         if self._server is None:
             content = read_once(fd)
             return Reading(replace(read_weights(content.data), sha256=content.sha256), self.level)
@@ -116,13 +120,13 @@ class Sandbox:
         notes, not_finite = tuple(map(str, about["notes"])), tuple(map(str, about["not_finite"]))
         return Reading(Weights(read.tensors, str(about["format"]), str(about["sha256"]), notes, not_finite), level)
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[bytes]:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(_STARTING_SECONDS)
         path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 (an empty entry is the current folder)
         with theirs:
             try:
-                self._server = subprocess.Popen(
+                server = subprocess.Popen(
                     [sys.executable, "-c", _BOOT, path, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -133,7 +137,13 @@ class Sandbox:
             except OSError as error:
                 self._control.close()
                 raise StoreError("E-WORKERS", f"cannot start the process that reads: {error}.", hint="Check the process limits.") from error
-        self.level = Level(**self._hear()["level"])
+        try:
+            self.level = Level(**self._hear()["level"])
+        except BaseException:
+            server.kill()
+            server.wait()
+            raise
+        return server
 
     def _ask(self, request: bytes, passed: list[int]) -> dict[str, Any]:
         try:
@@ -155,9 +165,17 @@ class Sandbox:
 
 
 def read_model(path: Path, *, require: bool = False) -> Reading:
-    """One file, in a sandbox of its own."""
-    with Sandbox(require=require) as sandbox:
-        return sandbox.read(path)
+    """One file, in the sandbox that this process keeps warm."""
+    if _warm(require).closed:
+        _warm.cache_clear()
+    return _warm(require).read(path)
+
+
+@functools.cache
+def _warm(require: bool) -> Sandbox:
+    sandbox = Sandbox(require=require)
+    atexit.register(sandbox.close)
+    return sandbox
 
 
 class _SilentError(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from typing import Any, NoReturn
 
 import numpy as np
@@ -83,8 +82,11 @@ def _parse(text: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise refuse("E-DUPLICATE", f"its header has the key {quoted(twice)} twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise refuse("E-DUPLICATE", f"its header has the key {quoted(name)} twice")
+            seen.add(name)
     return found
 
 

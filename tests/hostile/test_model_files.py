@@ -120,6 +120,12 @@ def test_error_codes_are_words():
     assert all(re.fullmatch(r"E(-[A-Z0-9]+)+", code) for code in STEPS)
 
 
+def test_the_docs_name_every_code():
+    page = (Path(__file__).parents[2] / "docs" / "model-files.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(E-[A-Z0-9-]+)`", page))
+    assert named == STEPS.keys() | {"E-NAN", "E-NORM", "E-WEIGHTS"}
+
+
 def test_a_name_from_a_file_stays_in_its_line():
     found, _ = outcome(CASES["semantics: name with newline"][0])
     assert "\\n" in str(found)

@@ -185,7 +185,7 @@ def containers():
         "name with ..": (plus(Member(b"model/../../x", b"x")), "E-ZIP-NAME"),
         "name with .": (plus(Member(b"model/./data.pkl", b"x")), "E-ZIP-NAME"),
         "name with backslash": (plus(Member(b"model\\data.pkl", b"x")), "E-ZIP-NAME"),
-        "name with a drive": (plus(Member(b"C:/x", b"x")), "E-ZIP-NAME"),
+        "name with a drive": (plus(Member(b"C:/x", b"x")), "E-ARCHIVE"),
         "name with NUL": (plus(Member(b"model/data.pkl\0.txt", b"x")), "E-ZIP-NAME"),
         "name with escape": (plus(Member(b"model/\x1b[2J", b"x")), "E-ZIP-NAME"),
         "name not UTF-8": (plus(Member(b"model/\xff", b"x")), "E-ZIP-NAME"),

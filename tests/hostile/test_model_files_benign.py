@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import warnings
 from collections import OrderedDict
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from making import Zip, checkpoint, parts, pickled, table, tensor
 from torch import nn
 
 from badnets.intake.formats import read_weights
@@ -123,6 +125,22 @@ def test_safetensors_are_read_as_their_library_reads_them(kind):
     assert all(same(found.tensors[name], value) for name, value in tensors.items())
     theirs = safetensors.torch.load(b"".join(found.to_safetensors()))
     assert all(torch.equal(theirs[name], value) for name, value in tensors.items())
+
+
+def test_other_ways_in_which_torch_has_written_zip_files():
+    """A name of odd characters, sizes before the data, no 64-bit record, no byte order: all were or are torch's."""
+    pickle, numbers = pickled(table([("w", tensor())])), np.arange(6, dtype=np.float32).reshape(2, 3)
+    ahead = [dataclasses.replace(member, flags=0x0800) for member in parts(pickle)]
+    old = [member for member in parts(pickle) if not member.name.endswith(b"byteorder")]
+    for written in (
+        checkpoint(pickle, root="epoch=3:acc*?"),
+        Zip(ahead).written(),
+        Zip(parts(pickle), end64=None).written(),
+        Zip(old).written(),
+    ):
+        found = read_weights(written)
+        assert np.array_equal(found.tensors["w"].data, numbers)
+        assert torch.load(io.BytesIO(written))["w"].tolist() == numbers.tolist()
 
 
 def test_our_own_files_are_read():

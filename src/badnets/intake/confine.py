@@ -71,6 +71,8 @@ def confine() -> Level:
         alone = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
         # A user namespace gives the right to a network namespace, and takes every right over the rest of the system, also from root.
         own_network = libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+        if not own_network and os.geteuid() == 0:
+            _leave_root()
         landlock = _landlock(libc)
     limits = limit({"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0})
     return Level(process=True, no_new_privileges=alone, landlock=landlock, network=own_network, limits=limits)
@@ -103,6 +105,15 @@ def limit(limits: dict[str, int]) -> bool:
         except (AttributeError, ValueError, OSError):
             done = False
     return done
+
+
+def _leave_root() -> None:
+    """To nobody: root could raise its limits again."""
+    nobody = 65534
+    with contextlib.suppress(OSError):
+        os.setgroups([])
+        os.setresgid(nobody, nobody, nobody)
+        os.setresuid(nobody, nobody, nobody)
 
 
 def _landlock(libc: ctypes.CDLL) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 from badnets.intake.reasons import amount, quoted, refuse
 
@@ -76,6 +76,7 @@ class View:
     stride: tuple[int, ...]
 
 
+@final
 class Machine:
     """Runs one pickle. `storages` and `views` hold every one that the stream speaks of, used or not."""
 

@@ -19,7 +19,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, final
 
 from badnets.core.errors import BadnetsError, RefusedError, StoreError
 from badnets.intake.confine import Level
@@ -47,6 +47,7 @@ class Reading:
     level: Level
 
 
+@final
 class Sandbox:
     """Reads any number of files, one after the other. `require`: refuse (E-SANDBOX) where anything of the sandbox is missing.
 

@@ -31,7 +31,6 @@ _FLAGS = _SIZES_FOLLOW | 0x0800  # the latter: names in UTF-8
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _PADDING = b"FB"
 _LINK = 0o12
-_BAD_CHARACTERS = set('\\:*?"<>|')
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,7 @@ def _name(name: bytes) -> str:
     except UnicodeDecodeError as error:
         raise refuse("E-ZIP-NAME", f"member {quoted(name)} is not named in UTF-8") from error
     parts = text.split("/")
-    if not text.isprintable() or _BAD_CHARACTERS & set(text) or not all(parts) or {".", ".."} & set(parts):
+    if not text.isprintable() or "\\" in text or not all(parts) or {".", ".."} & set(parts):
         raise refuse("E-ZIP-NAME", f"member {quoted(text)} has a name that leads elsewhere, or a folder's, or one with odd characters")
     return text
 

@@ -8,8 +8,10 @@ import os
 import numpy as np
 import pytest
 import tiny
+import torch
 
 from badnets import BadNets
+from badnets.core import registry
 from badnets.core.errors import RefusedError, UsageError
 from badnets.core.store import Store
 from badnets.datasets.folder import Folder
@@ -46,6 +48,8 @@ def world(tmp_path_factory):
     files = tmp_path_factory.mktemp("models")
     (files / "victim.safetensors").write_bytes(to_bytes(pair.victims[0].network, {"badnets.planted": "true", "badnets.target": "[0]"}))
     (files / "bare.safetensors").write_bytes(to_bytes(pair.victims[0].network))
+    torch.save(pair.victims[0].network.state_dict(), files / "victim.pt")
+    torch.save({f"module.{k}": v for k, v in pair.victims[0].network.body.half().state_dict().items()}, files / "body.pt")
     return folder, data, files
 
 
@@ -65,20 +69,67 @@ class TestModelFile:
         assert not found.network.training
 
     def test_tries_the_catalogue(self, world, tmp_path):
-        from badnets.core import registry
-
         data = world[1]
         net = registry.parse("nets", "paper_cnn").build(data.shape, data.num_classes, seed=0)
         (tmp_path / "n.safetensors").write_bytes(to_bytes(net))
         assert open_model(tmp_path / "n.safetensors", data).net == {"kind": "paper_cnn"}
 
-    def test_refuses_what_fits_nothing(self, world):
-        with pytest.raises(RefusedError, match=r"E-WEIGHTS.*no architecture of the catalogue for 1x8x8 images and 3 classes"):
-            open_model(world[2] / "bare.safetensors", world[1])
+    def test_reads_the_widths_off_the_shapes(self, world):
+        found = open_model(world[2] / "bare.safetensors", world[1])
+        assert found.net == NET
+        assert found.sandbox.startswith("own process")
+
+    def test_what_shapes_do_not_show_is_said(self, world, tmp_path):
+        data = world[1]
+        net = registry.parse("nets", "fast_resnet:width=8").build(data.shape, data.num_classes, seed=0)
+        torch.save(net.state_dict(), tmp_path / "n.pt")
+        found = open_model(tmp_path / "n.pt", data)
+        assert found.net == {"kind": "fast_resnet", "width": 8}
+        assert "taken by default, since shapes do not show them: head_scale=0.125" in found.notes
+        assert open_model(tmp_path / "n.pt", data, found.net | {"head_scale": 1.0}).net["head_scale"] == 1.0
+
+    def test_a_torch_file_is_the_same_net(self, world):
+        _, data, files = world
+        one, other = open_model(files / "bare.safetensors", data), open_model(files / "victim.pt", data)
+        assert (one.format, other.format) == ("safetensors", "torch zip")
+        x_NCHW = torch.from_numpy(data.test.x_NCHW[:8])
+        assert torch.equal(one.network.predict_logits(x_NCHW), other.network.predict_logits(x_NCHW))
+
+    def test_layers_alone_need_their_normalisation(self, world):
+        _, data, files = world
+        with pytest.raises(RefusedError, match=r"E-NORM body.pt: .*fast_cnn.*'mean', 'std'.*--normalize"):
+            open_model(files / "body.pt", data)
+        found = open_model(files / "body.pt", data, normalization=([0.25], [0.75]))
+        assert found.network.mean.tolist() == [0.25]
+        assert {"names taken as those of the layers alone", "prefix module. removed"} <= set(found.notes)
+
+    def test_says_what_does_not_fit(self, world, tmp_path):
+        honest = torch.load(world[2] / "victim.pt")
+        first, last = list(honest)[2], list(honest)[-1]
+        cases = [
+            ({last: None}, f"E-WEIGHTS.*Nearest: fast_cnn: missing '{last}'"),
+            ({"body.extra": torch.zeros(2)}, "E-WEIGHTS.*not of it 'body.extra'"),
+            ({first: torch.zeros(4, 3, 5, 5)}, f"E-WEIGHTS.*of another shape '{first}'"),
+            ({first: honest[first].long()}, f"E-WEIGHTS.*expected '{first}' as torch.float32, got int64"),
+            ({"std": torch.zeros(1)}, "E-NORM.*not positive"),
+            ({last: torch.full((3,), float("nan"))}, f"E-NAN n.pt: not analysable: 1 of {len(honest)} tensors.*'{last}'"),
+        ]
+        for change, said in cases:
+            torch.save({name: value for name, value in {**honest, **change}.items() if value is not None}, tmp_path / "n.pt")
+            with pytest.raises(RefusedError, match=said):
+                open_model(tmp_path / "n.pt", world[1], {"kind": "fast_cnn"} if "E-WEIGHTS" in said else None)
+
+    def test_refuses_what_is_for_other_images(self, world, tmp_path):
+        net = registry.parse("nets", "paper_cnn").build((3, 32, 32), 10, seed=0)
+        (tmp_path / "n.safetensors").write_bytes(to_bytes(net))
+        with pytest.raises(
+            RefusedError, match=r"E-WEIGHTS n.safetensors: .*no architecture of the catalogue for 1x8x8 images and 3 classes"
+        ):
+            open_model(tmp_path / "n.safetensors", world[1])
 
     def test_refuses_what_is_no_safetensors(self, world, tmp_path):
         (tmp_path / "x.safetensors").write_bytes(b"\x80\x04 not weights")
-        with pytest.raises(RefusedError, match=r"E-WEIGHTS.*not safetensors"):
+        with pytest.raises(RefusedError, match=r"E-PICKLE-RAW x.safetensors: it is a pickle"):
             open_model(tmp_path / "x.safetensors", world[1])
 
     def test_says_that_there_is_no_file(self, world, tmp_path):
@@ -189,6 +240,23 @@ class TestCommand:
         assert "BACKDOORED" in done.out
         assert "p = 0.025 against 39 clean nets" in done.out
         assert list((tmp_path / "store" / "scans").rglob("neural_cleanse-trigger.png"))
+
+    def test_a_torch_file(self, command):
+        command.made["null"] = null(names=CHEAP)
+        done = command("--json", "--require-sandbox", name="victim.pt")
+        found = json.loads(done.out)
+        assert (done.status, found["format"]) == (1, "torch zip")
+        assert "Landlock" in found["sandbox"]
+
+    def test_layers_alone(self, command):
+        command.made["null"] = null(names=CHEAP)
+        done = command("--normalize", "0.5/0.5", name="body.pt")
+        assert done.status == 1
+        assert "Read as torch zip, fast_cnn (width=4, hidden=16); sandbox: own process" in " ".join(done.out.split())
+        for wrong in ("0.5", "0.5/x", "1/2/3", "0.1,0.2/0.5"):
+            done = command("--normalize", wrong, name="body.pt")
+            assert (done.status, done.err.count("\n")) == (2, 1)
+            assert "E-NORM" in done.err
 
     def test_nothing_found(self, command):
         command.made["null"] = null(low=1e8, high=1e9)

@@ -63,6 +63,15 @@ def _entry(catalogue: str, text: str) -> Config:
         raise UsageError(error.code, error.message, hint=hint) from error
 
 
+def choose_normalization(text: str, channels: int) -> tuple[list[float], list[float]]:
+    """MEAN/STD of pixels in 0..1, as 0.1307/0.3081 or 0.49,0.48,0.45/0.25,0.24,0.26; one number counts for every channel."""
+    try:
+        mean, std = ([float(part) for part in side.split(",")] for side in text.split("/"))
+    except ValueError as error:
+        raise UsageError("E-NORM", f"expected MEAN/STD, got {text!r:.60}.", hint="As --normalize 0.1307/0.3081.") from error
+    return (mean * channels if len(mean) == 1 else mean), (std * channels if len(std) == 1 else std)
+
+
 def choose_claims(text: str) -> tuple[str, ...]:
     """Claims by name, with fields as in `supply_chain:destination=digits,margin=0.1`: a part `field=value` is of the claim before it."""
     found: list[str] = []

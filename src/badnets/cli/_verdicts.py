@@ -41,6 +41,7 @@ def print_verdict(verdict: Verdict, pictures: Mapping[str, np.ndarray], written:
     console = Console(highlight=False)
     console.print(Text.assemble(*_headline(verdict)))
     console.print(Text(_calibrated(verdict), style="dim"))
+    console.print(Text(_opened(verdict), style="dim"))
     console.print()
     table = Table("detector", "p", "suspects", "images", "seconds", "what it saw", box=None, pad_edge=False, header_style="bold")
     for line in verdict.lines:
@@ -65,6 +66,12 @@ def _headline(verdict: Verdict) -> list[tuple[str, str]]:
         target = f" Suspected target: {plain(verdict.target)}." if verdict.target else ""
         return [("BACKDOORED", "bold red"), (f"  {against}.{target}", "")]
     return [("NOTHING FOUND", "bold"), (f"  {against}. These detectors can miss a backdoor; see `badnets run --plan matrix`.", "")]
+
+
+def _opened(verdict: Verdict) -> str:
+    net = ", ".join(f"{field}={value}" for field, value in verdict.net.items() if field != "kind")
+    told = [f"Read as {verdict.format}, {verdict.net['kind']}{f' ({net})' if net else ''}", f"sandbox: {verdict.sandbox}", *verdict.notes]
+    return plain("; ".join(told)) + "."
 
 
 def _calibrated(verdict: Verdict) -> str:

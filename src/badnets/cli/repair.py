@@ -22,7 +22,7 @@ def repair(
     Parameters
     ----------
     model
-        A .safetensors file with a net of `badnets list nets`.
+        A safetensors file, or one of torch.save with a state dict, of a net of `badnets list nets`.
     dataset
         The data set that the net is for; by default what --data holds, else fashion_mini.
     out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from badnets.core.errors import UsageError
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from badnets.claims._base import Effort
     from badnets.datasets._base import Dataset
     from badnets.plans._jobs import Site
+    from badnets.plans._model_file import ModelFile
+    from badnets.plans._null import Kind
 
 FINDING, NOT_ANALYSABLE = 1, 3
 
@@ -22,6 +24,8 @@ def scan(
     *,
     data: Path | None = None,
     net: str | None = None,
+    normalize: str | None = None,
+    require_sandbox: bool = False,
     effort: Literal["quick", "standard", "thorough"] = "quick",
     store: Path | None = None,
     json: bool = False,
@@ -31,13 +35,18 @@ def scan(
     Parameters
     ----------
     model
-        A .safetensors file with a net of `badnets list nets`. Exit status: 0 nothing found, 1 backdoored, 3 not analysable.
+        A safetensors file, or one of torch.save with a state dict, of a net of `badnets list nets`. It is parsed in a sandbox, never
+        unpickled. Exit status: 0 nothing found, 1 backdoored, 3 refused or not analysable.
     dataset
         The data set that the net is for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
         A folder to find the data in.
     net
         The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
+    normalize
+        MEAN/STD of pixels in 0..1, where the file has no normalisation: 0.1307/0.3081, or a number for each channel after commas.
+    require_sandbox
+        Refuse to read the file where the system cannot give the whole sandbox.
     effort
         How many clean nets the verdict is a rank among: quick 39, standard 99, thorough 199. They are trained once and kept.
     store
@@ -45,9 +54,11 @@ def scan(
     json
         Print the verdict as one JSON document on stdout and nothing else there.
     """
-    from badnets.cli._choose import choose_dataset, choose_net
+    from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
     from badnets.cli._output import open_store
     from badnets.plans._jobs import Site
+    from badnets.plans._model_file import open_model
+    from badnets.plans._null import Kind
 
     if model is None and dataset is None and data is None:
         hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
@@ -59,23 +70,22 @@ def scan(
     if model is None:
         _scan_rows(chosen, site, json=json)
         return
-    _scan_model(model, chosen, site, (choose_net(net) if net else None, effort), json=json)
+    loaded = chosen.load(folder)
+    normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
+    opened = open_model(model, loaded, choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
+    _scan_model(opened, Kind(chosen, loaded, opened.net), site, effort, json=json)
 
 
-def _scan_model(model: Path, chosen: Dataset, site: Site, how: tuple[dict[str, Any] | None, Effort], *, json: bool) -> None:
+def _scan_model(opened: ModelFile, kind: Kind, site: Site, effort: Effort, *, json: bool) -> None:
     from badnets.cli._output import print_json
     from badnets.cli._progress import Progress
     from badnets.cli._verdicts import print_verdict, write_pictures
-    from badnets.plans._model_file import open_model
-    from badnets.plans._null import Kind, null_population
+    from badnets.plans._null import null_population
     from badnets.plans._scan import DETECTORS, scan_model
 
-    net, effort = how
-    loaded = chosen.load(site.data)
-    opened = open_model(model, loaded, net)
     with Progress("clean nets to compare with") as progress:
-        null = null_population(Kind(chosen, loaded, opened.net), DETECTORS, effort, site, progress)
-    found = scan_model(opened, loaded, null)
+        null = null_population(kind, DETECTORS, effort, site, progress)
+    found = scan_model(opened, kind.data, null)
     written = write_pictures(site.store.root / "scans" / opened.sha256[:12], found.pictures)
     if json:
         print_json(found.verdict)

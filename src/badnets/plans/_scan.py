@@ -44,12 +44,16 @@ class Line(pydantic.BaseModel):
 
 
 class Verdict(pydantic.BaseModel):
-    """The answer of a scan. `flagged` None: not analysable, which is never "clean"."""
+    """The answer of a scan. `flagged` None: not analysable, which is never "clean". `sandbox`: what kept the reader of the file in;
+    `notes`: what was seen and assumed in opening it."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
     file: str
     sha256: str
+    format: str
+    sandbox: str
+    notes: tuple[str, ...]
     net: dict[str, Any]
     dataset: str
     setting: str
@@ -90,6 +94,9 @@ def scan_model(model: ModelFile, data: ImageSet, null: Null) -> Scan:
     verdict = Verdict(
         file=str(model.path),
         sha256=model.sha256,
+        format=model.format,
+        sandbox=model.sandbox,
+        notes=model.notes,
         net=model.net,
         dataset=data.name,
         setting=null.setting,

@@ -1,0 +1,1 @@
+"""Untrusted model files: opened once, parsed without calling anything, in a process of its own that can reach nothing."""

@@ -1,0 +1,150 @@
+"""Takes from the calling process, for good, what reading a file does not need: the file system, the network, new processes, core dumps.
+
+Linux only: no new privileges, a network of its own with nothing in it, Landlock without a single exception, resource limits. Each step is
+tried and what took hold is reported; nothing is assumed. There is no filter of system calls: whoever breaks into the reader can still
+attack the kernel. Elsewhere only the resource limits that the system has take hold. M. Salaün (2021), Landlock,
+https://docs.kernel.org/userspace-api/landlock.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import struct
+import sys
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
+_CREATE_RULESET, _RESTRICT_SELF = 444, 446  # the same numbers on every architecture
+_VERSION_FLAG = 1
+# Rights over files that each version of Landlock knows; a version refuses a right that is newer than itself.
+_FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+_TCP_BIND_AND_CONNECT = 0b11
+_ABSTRACT_SOCKETS_AND_SIGNALS = 0b11
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What keeps a reader in. `landlock`: the version of its interface, 0 without; `network`: no interface, or no new descriptor."""
+
+    process: bool = False
+    no_new_privileges: bool = False
+    landlock: int = 0
+    network: bool = False
+    limits: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return all(getattr(self, field.name) for field in fields(self))
+
+    @property
+    def missing(self) -> list[str]:
+        return [field.name.replace("_", " ") for field in fields(self) if not getattr(self, field.name)]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.process:
+            return "none: read in this process"
+        told = [f"Landlock {self.landlock}" if self.landlock else "", "no network" if self.network else "", "limits" if self.limits else ""]
+        return ", ".join(["own process", *filter(None, told)]) + (f" (without {', '.join(self.missing)})" if self.missing else "")
+
+
+def confine() -> Level:
+    """Confines the calling process, which must have a single thread, and its children; what took hold."""
+    own_network = alone = False
+    landlock = 0
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        alone = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+        # A user namespace gives the right to a network namespace, and takes every right over the rest of the system, also from root.
+        own_network = libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+        if not own_network and os.geteuid() == 0:
+            _leave_root()
+        landlock = _landlock(libc)
+    limits = limit({"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0})
+    return Level(process=True, no_new_privileges=alone, landlock=landlock, network=own_network, limits=limits)
+
+
+def confine_reader(level: Level, *, memory: int, seconds: int) -> Level:
+    """The rest, for the child that reads one file: memory in bytes, processor seconds, and from now on not one new descriptor or process.
+
+    Without descriptors there is no socket, so no network either. What the child then can do is tried.
+    """
+    # RLIMIT_NOFILE of 0 leaves the descriptors that are open and refuses every other; RLIMIT_NPROC does not hold for root.
+    limits = limit({"RLIMIT_AS": memory, "RLIMIT_CPU": seconds, "RLIMIT_NPROC": 0, "RLIMIT_NOFILE": 0})
+    return Level(level.process, level.no_new_privileges, level.landlock, level.network or not _can_connect(), limits and level.limits)
+
+
+def die_with_parent() -> None:
+    """Linux: kills this process when its parent ends; elsewhere a reader ends with its time or when nobody listens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def limit(limits: dict[str, int]) -> bool:
+    """Sets resource limits that the process cannot raise again; whether all of them are set."""
+    if resource is None:
+        return False
+    done = True
+    for name, value in limits.items():
+        try:
+            resource.setrlimit(getattr(resource, name), (value, value))
+        except (AttributeError, ValueError, OSError):
+            done = False
+    return done
+
+
+def _leave_root() -> None:
+    """To nobody: root could raise its limits again."""
+    nobody = 65534
+    with contextlib.suppress(OSError):
+        os.setgroups([])
+        os.setresgid(nobody, nobody, nobody)
+        os.setresuid(nobody, nobody, nobody)
+
+
+def _landlock(libc: ctypes.CDLL) -> int:
+    """The version of Landlock under which no file can be opened any more; 0 where it does not take hold."""
+    version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
+    if version < 1:
+        return 0
+    rights = (1 << _FILE_RIGHTS.get(version, 16)) - 1
+    network = _TCP_BIND_AND_CONNECT if version >= 4 else 0
+    scope = _ABSTRACT_SOCKETS_AND_SIGNALS if version >= 6 else 0
+    attributes = struct.pack("<QQQ", rights, network, scope)[: 8 if version < 4 else 16 if version < 6 else 24]
+    ruleset = libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    if ruleset < 0:
+        return 0
+    try:
+        if libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
+            return 0
+    finally:
+        os.close(ruleset)
+    return 0 if _can_open() else version
+
+
+def _can_open() -> bool:
+    with contextlib.suppress(OSError):
+        os.close(os.open("/", os.O_RDONLY))
+        return True
+    return False
+
+
+def _can_connect() -> bool:
+    with contextlib.suppress(OSError):
+        socket.socket().close()
+        return True
+    return False

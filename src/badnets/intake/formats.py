@@ -1,0 +1,64 @@
+"""Tells by its first bytes what a model file is, whatever it is called, and reads the two kinds that are read.
+
+Names and endings are not looked at: they are chosen by whoever made the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from badnets.core.errors import RefusedError
+from badnets.intake.reasons import quoted, refuse
+from badnets.intake.strict_safetensors import read_safetensors
+from badnets.intake.torch_zip import read_torch_zip
+from badnets.intake.weights import Weights
+
+_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_STARTS = (
+    (_LEGACY, "E-LEGACY", "it is a checkpoint of torch before 1.6, a chain of pickles"),
+    (b"\x89HDF\r\n\x1a\n", "E-HDF5", "it is an HDF5 file, as Keras writes"),
+    (b"\x93NUMPY", "E-NUMPY", "it is a NumPy array"),
+    (b"GGUF", "E-GGUF", "it is a GGUF file of a language model"),
+    (b"\x1f\x8b", "E-ARCHIVE", "it is compressed by gzip"),
+    (b"BZh", "E-ARCHIVE", "it is compressed by bzip2"),
+    (b"\xfd7zXZ\x00", "E-ARCHIVE", "it is compressed by xz"),
+    (b"\x28\xb5\x2f\xfd", "E-ARCHIVE", "it is compressed by zstandard"),
+    (b"7z\xbc\xaf\x27\x1c", "E-ARCHIVE", "it is a 7z archive"),
+    (b"Rar!", "E-ARCHIVE", "it is a RAR archive"),
+)
+_PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(6))
+# Protocols 0 and 1 have no mark of their own: the first opcode of one, and the last.
+_TEXT_OPCODES = b"(c]})ILFVSXUKN"
+_ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
+
+
+def read_weights(data: bytes) -> Weights:
+    """The weights in the bytes of a file, with NaN and infinities looked for. Raises RefusedError: whatever is not read, and why."""
+    try:
+        return _reader(data)(data).inspected()
+    except RefusedError:
+        raise
+    except MemoryError as error:
+        raise refuse("E-MEMORY", "reading it took more memory than its size allows") from error
+
+
+def _reader(data: bytes) -> Callable[[bytes], Weights]:
+    if not data:
+        raise refuse("E-EMPTY", "the file is empty")
+    if data[:4] == b"PK\x03\x04":
+        return read_torch_zip
+    for start, code, what in _STARTS:
+        if data.startswith(start):
+            raise refuse(code, what)
+    if data[4:8] == b"TFL3":
+        raise refuse("E-TFLITE", "it is a TensorFlow Lite file")
+    if data[257:262] == b"ustar":
+        raise refuse("E-ARCHIVE", "it is a tar archive")
+    # Before pickle: a header of 640 bytes begins with 0x80 0x02 as well. Its ninth byte is a brace, or a blank in a forged one.
+    if data[8:9] in (b"{", b" ", b"\t", b"\n", b"\r") and not any(data[4:8]):
+        return read_safetensors
+    if data.startswith(_PICKLE_STARTS) or (data[0] in _TEXT_OPCODES and data[-1:] == b"."):
+        raise refuse("E-PICKLE-RAW", "it is a pickle, which is a program")
+    if data[:1] == b"\x08" and data[2:3] and data[2] in _ONNX_FIELDS:
+        raise refuse("E-ONNX", "it is an ONNX model")
+    raise refuse("E-FORMAT", f"it begins with {quoted(data[:8])}, which no weight file does")

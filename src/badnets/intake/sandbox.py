@@ -1,0 +1,235 @@
+"""Reads model files in processes that can reach nothing: one confined process for each file, forked from a warm one.
+
+What comes back is JSON and safetensors, limited in size and time, and read by the same strict reader as a stranger's file would be. Where
+the system cannot fork and hand over descriptors (Windows), files are read in this process and the level says so.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, final
+
+from badnets.core.errors import BadnetsError, RefusedError, StoreError
+from badnets.intake.confine import Level
+from badnets.intake.formats import read_weights
+from badnets.intake.opened import check, open_once, read_once
+from badnets.intake.reasons import quoted, refuse
+from badnets.intake.server import FRAME, REQUEST
+from badnets.intake.strict_safetensors import read_safetensors
+from badnets.intake.weights import Weights
+
+_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from badnets.intake.server import serve; serve(int(sys.argv[2]))"
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_SPARE_MEMORY = 192 << 20
+_SECONDS, _BYTES_A_SECOND = 20, 20 << 20
+_LONGEST_TEXT = 4 << 20
+_SPARE_BODY = 16 << 20
+_STARTING_SECONDS = 60.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Reading:
+    """The weights of one file, and what kept its reader in."""
+
+    weights: Weights
+    level: Level
+
+
+@final
+class Sandbox:
+    """Reads any number of files, one after the other. `require`: refuse (E-SANDBOX) where anything of the sandbox is missing.
+
+    Use it as a context, or close it: it holds a process.
+    """
+
+    def __init__(self, *, require: bool = False) -> None:
+        self._require, self.closed = require, False
+        self._server: subprocess.Popen[bytes] | None = None
+        self.level = Level()
+        if hasattr(os, "fork") and hasattr(socket, "send_fds"):
+            self._server = self._start()
+        if require and (missing := [part for part in self.level.missing if part != "network"]):
+            self.close()
+            raise refuse("E-SANDBOX", f"this system gives no complete sandbox: without {', '.join(missing)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the server and every reader."""
+        if self._server is not None and not self.closed:
+            self._control.close()
+            self._server.kill()
+            self._server.wait()
+        self.closed = True
+
+    def read(self, path: Path) -> Reading:
+        """The weights in a file. Raises UsageError (no such file) and RefusedError (every code of `reasons`), naming the file."""
+        try:
+            fd = open_once(path)
+            try:
+                return self._read(fd)
+            finally:
+                os.close(fd)
+        except RefusedError as error:
+            raise RefusedError(error.code, f"{quoted(path.name)[1:-1]}: {error.message}", hint=error.hint) from error
+
+    def _read(self, fd: int) -> Reading:
+        if self.closed:
+            raise _gone()
+        if self._server is None:
+            content = read_once(fd)
+            return Reading(replace(read_weights(content.data), sha256=content.sha256), self.level)
+        size = check(fd)
+        seconds = _SECONDS + size // _BYTES_A_SECOND
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                # Content, converted strided tensors, and what the parser makes of headers.
+                request = REQUEST.pack(b"s", 2 * size + _SPARE_MEMORY, seconds)
+                pid = self._ask(request, [fd, theirs.fileno()])["pid"]
+            try:
+                about, body = _receive(ours, 2 * size + _SPARE_BODY, time.monotonic() + 2 * seconds)
+            except _SilentError as error:
+                raise _died(self._reap(pid), str(error)) from error
+            self._reap(pid)
+        return self._reading(about, body)
+
+    def _reading(self, about: dict[str, Any], body: bytearray) -> Reading:
+        level = Level(**about["level"])
+        if self._require and not level.complete:
+            raise refuse("E-SANDBOX", f"the reader was not confined: without {', '.join(level.missing)}")
+        if "error" in about:
+            code, message, hint = about["error"]
+            raise RefusedError(code, message, hint=hint)
+        read = read_safetensors(memoryview(body).toreadonly())
+        notes, not_finite = tuple(map(str, about["notes"])), tuple(map(str, about["not_finite"]))
+        return Reading(Weights(read.tensors, str(about["format"]), str(about["sha256"]), notes, not_finite), level)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(_STARTING_SECONDS)
+        path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 (an empty entry is the current folder)
+        with theirs:
+            try:
+                server = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT, path, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, **_ONE_THREAD},
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,  # the terminal's Ctrl-C is for us alone
+                )
+            except OSError as error:
+                self._control.close()
+                raise StoreError("E-WORKERS", f"cannot start the process that reads: {error}.", hint="Check the process limits.") from error
+        try:
+            self.level = Level(**self._hear()["level"])
+        except BaseException:
+            server.kill()
+            server.wait()
+            raise
+        return server
+
+    def _ask(self, request: bytes, passed: list[int]) -> dict[str, Any]:
+        try:
+            socket.send_fds(self._control, [request], passed) if passed else self._control.sendall(request)
+        except OSError as error:
+            raise _gone() from error
+        return self._hear()
+
+    def _hear(self) -> dict[str, Any]:
+        try:
+            size = int.from_bytes(_exactly(self._control, 4), "big")
+            return json.loads(_exactly(self._control, size))
+        except (OSError, EOFError) as error:
+            self.close()
+            raise _gone() from error
+
+    def _reap(self, pid: int) -> int:
+        return self._ask(REQUEST.pack(b"k", pid, 0), [])["exit"]
+
+
+def read_model(path: Path, *, require: bool = False) -> Reading:
+    """One file, in the sandbox that this process keeps warm."""
+    if _warm(require).closed:
+        _warm.cache_clear()
+    return _warm(require).read(path)
+
+
+@functools.cache
+def _warm(require: bool) -> Sandbox:
+    sandbox = Sandbox(require=require)
+    atexit.register(sandbox.close)
+    return sandbox
+
+
+class _SilentError(Exception):
+    """A reader that died, dawdled, or said too much."""
+
+
+def _receive(link: socket.socket, most: int, until: float) -> tuple[dict[str, Any], bytearray]:
+    """What a reader says, if it says it in time and says no more than it may."""
+    head = _part(link, FRAME.size, until)
+    told, size = FRAME.unpack(head)
+    if told > _LONGEST_TEXT or size > most:
+        raise _SilentError("too much")
+    try:
+        return json.loads(_part(link, told, until)), _part(link, size, until)
+    except ValueError as error:
+        raise _SilentError("nonsense") from error
+
+
+def _part(link: socket.socket, size: int, until: float) -> bytearray:
+    data = bytearray(size)
+    view, got = memoryview(data), 0
+    while got < size:
+        if not select.select([link], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise _SilentError("late")
+        try:
+            count = link.recv_into(view[got:])
+        except ConnectionError:
+            count = 0
+        if not count:
+            raise _SilentError("dead")
+        got += count
+    return data
+
+
+def _exactly(link: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = link.recv(size - len(data))
+        if not part:
+            raise EOFError
+        data += part
+    return data
+
+
+def _died(status: int, how: str) -> RefusedError:
+    """What to say of a reader that did not answer; -9 is also what ended one that was late."""
+    if how == "late" or -status == signal.SIGXCPU:
+        return refuse("E-TIME", "reading it took longer than its size allows")
+    ending = f"signal {-status}" if status < 0 else f"exit status {status}"
+    with contextlib.suppress(ValueError):
+        ending = signal.Signals(-status).name if status < 0 else ending
+    return refuse("E-CRASHED", f"its reader ended without an answer ({how}, {ending})")
+
+
+def _gone() -> BadnetsError:
+    return BadnetsError("E-WORKERS", "the process that starts the readers is gone.", hint="Run the same command again.")

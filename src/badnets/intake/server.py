@@ -1,0 +1,114 @@
+"""The other side of `sandbox`: a process that is confined once, then forks a reader for every file and forgets it.
+
+Every file has a process of its own, so that one cannot see or spoil another; what all need is imported before the fork, which is what makes
+it cheap. The server itself reads nothing of any file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from badnets.core.errors import BadnetsError
+from badnets.intake.confine import Level, confine, confine_reader, die_with_parent
+from badnets.intake.formats import read_weights
+from badnets.intake.opened import read_once
+from badnets.intake.reasons import refuse
+
+REQUEST = struct.Struct("!cqq")
+"""(verb, number, number): b"s", memory beyond what the server has, processor seconds; or b"k", the process to end and reap, 0."""
+FRAME = struct.Struct("!QQ")
+"""Sizes of what a reader sends: JSON, then safetensors."""
+_PIECE = 1 << 24
+
+
+def serve(control_fd: int) -> NoReturn:
+    """Confine this process, say how far that went, then serve until the other side closes its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=control_fd)
+    base = _address_space()
+    level = confine()
+    gc.freeze()
+    _tell(control, {"pid": os.getpid(), "level": level.to_json()})
+    children: set[int] = set()
+    with contextlib.suppress(ConnectionError):
+        while True:
+            request, passed, _, _ = socket.recv_fds(control, REQUEST.size, 2)
+            if len(request) < REQUEST.size:
+                break
+            verb, first, second = REQUEST.unpack(request)
+            if verb == b"s":
+                pid = _fork(control, level, passed, (base + first, second))
+                children.add(pid)
+                _tell(control, {"pid": pid})
+            elif first in children:
+                children.remove(first)
+                os.kill(first, signal.SIGKILL)
+                _tell(control, {"exit": os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])})
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    os._exit(0)
+
+
+def _fork(control: socket.socket, level: Level, passed: list[int], limits: tuple[int, int]) -> int:
+    """Start a reader of the file `passed[0]` that answers on the socket `passed[1]`; its process number."""
+    pid = os.fork()
+    if pid:
+        for fd in passed:
+            os.close(fd)
+        return pid
+    status = 1
+    try:
+        die_with_parent()
+        control.close()
+        link = socket.socket(fileno=passed[1])
+        level = confine_reader(level, memory=limits[0], seconds=limits[1])
+        _answer(passed[0], link, level)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _answer(fd: int, link: socket.socket, level: Level) -> None:
+    about: dict[str, object] = {"level": level.to_json()}
+    body: list[bytes | memoryview] = []
+    try:
+        content = read_once(fd)
+        about["sha256"] = content.sha256
+        weights = read_weights(content.data)
+        about |= {"format": weights.format, "notes": weights.notes, "not_finite": weights.not_finite}
+        body = list(weights.to_safetensors())
+    except MemoryError:
+        about["error"] = _plain(refuse("E-MEMORY", "reading it took more memory than its size allows"))
+    except BadnetsError as error:
+        about["error"] = _plain(error)
+    text = json.dumps(about).encode()
+    link.sendall(FRAME.pack(len(text), sum(len(part) for part in body)) + text)
+    for part in body:
+        for start in range(0, len(part), _PIECE):
+            link.sendall(part[start : start + _PIECE])
+
+
+def _plain(error: BadnetsError) -> list[str]:
+    return [error.code, error.message, error.hint]
+
+
+def _tell(control: socket.socket, message: dict[str, object]) -> None:
+    text = json.dumps(message).encode()
+    control.sendall(len(text).to_bytes(4, "big") + text)
+
+
+def _address_space() -> int:
+    """Bytes of address space that this process has; on systems that do not say, more than it may ever have."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return sys.maxsize >> 1

@@ -1,0 +1,171 @@
+"""Which net of the catalogue a file's weights belong to: told by their names and shapes, never by what the file says of itself.
+
+Widths are read off the shapes. What shapes do not show (the heads of a transformer, the scale of an output) keeps its default unless the
+caller names it, and that is said. Not for nets of others: their layers have other names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from badnets.core import registry
+from badnets.core.errors import RefusedError, UsageError
+from badnets.intake.reasons import quoted
+from badnets.intake.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from badnets.datasets._base import ImageSet
+    from badnets.nets._base import Net, Network
+
+Normalization = tuple[list[float], list[float]]
+"""Means and deviations, one a channel, of pixels in 0..1."""
+
+_BODY, _INPUT = "body.", ("mean", "std")
+_WIDTHS = ("width", "hidden")
+_WIDEST, _MOST_WIDTHS = 8192, 32
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """A net of the catalogue against a file: what is in one and not in the other, and what has another shape."""
+
+    net: Net
+    missing: list[str]
+    unexpected: list[str]
+    different: list[str]
+
+    @property
+    def distance(self) -> int:
+        return 2 * len(self.missing) + 2 * len(self.unexpected) + len(self.different)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every layer is there, in its shape, and nothing else."""
+        return not (set(self.missing) - set(_INPUT) or self.unexpected or self.different)
+
+    def __str__(self) -> str:
+        parts = {"missing": self.missing, "not of it": self.unexpected, "of another shape": self.different}
+        return "; ".join(f"{what} {_some(names)}" for what, names in parts.items() if names)
+
+
+def recognise(
+    weights: Weights, data: ImageSet, net: Mapping[str, Any] | None, normalization: Normalization | None
+) -> tuple[Network, dict[str, Any], list[str]]:
+    """(the net, its fields, notes on what was matched) for images and classes of `data`; `net`: fields that the caller named.
+
+    Raises RefusedError (E-WEIGHTS: fits none, and the nearest; E-NORM: no normalisation of the input in the file, and none given).
+    """
+    names, notes = _full_names(weights)
+    shapes = {names[name]: tensor.shape for name, tensor in weights.tensors.items()}
+    given = dict.fromkeys(_INPUT, (data.shape[0],)) if normalization and not set(_INPUT) & shapes.keys() else {}
+    best: _Fit | None = None
+    for name in [net["kind"]] if net else registry.names("nets"):
+        for fit in _fits(name, net, shapes | given, data):
+            best = fit if best is None or fit.distance < best.distance else best
+        if best and best.is_whole:
+            break
+    if best is None or not best.is_whole:
+        raise _fits_none(best, data, named=net is not None)
+    if best.missing:
+        raise RefusedError(
+            "E-NORM",
+            f"the weights are those of {_kind(best.net)}, but the file does not say how its input is normalised ({_some(best.missing)}).",
+            hint="Give it with --normalize MEAN/STD, as --normalize 0.1307/0.3081, or have the whole net's state dict saved.",
+        )
+    fields = _told(best.net) if net is None or net.keys() == {"kind"} else dict(net)
+    if unseen := [f for f in type(best.net).model_fields if f not in (*_WIDTHS, "kind", *(net or {}))]:
+        notes.append(f"taken by default, since shapes do not show them: {', '.join(f'{f}={getattr(best.net, f)}' for f in unseen)}")
+    return _load(best.net, weights, names, data, normalization if given else None), fields, notes
+
+
+def _full_names(weights: Weights) -> tuple[dict[str, str], list[str]]:
+    """Name in the file -> name in a net, which holds its layers as `body`."""
+    if any(name.startswith(_BODY) for name in weights.tensors):
+        return {name: name for name in weights.tensors}, []
+    return {name: name if name in _INPUT else _BODY + name for name in weights.tensors}, ["names taken as those of the layers alone"]
+
+
+def _fits(name: str, net: Mapping[str, Any] | None, shapes: Shapes, data: ImageSet) -> list[_Fit]:
+    """How an architecture fits, at the widths of the caller or else at those that fit best."""
+    from badnets.nets._base import Net
+
+    try:
+        entry = registry.parse("nets", dict(net) if net else name)
+        assert isinstance(entry, Net)
+        fit = _fit(entry, shapes, data)
+    except UsageError:  # an image too small for it
+        if net:
+            raise
+        return []
+    if fit.different and (net is None or net.keys() == {"kind"}):
+        sizes = sorted({size for shape in shapes.values() for size in shape if 0 < size <= _WIDEST})[:_MOST_WIDTHS]
+        for field in (f for f in _WIDTHS if f in type(entry).model_fields):
+            tried = [fit, *(_fit(fit.net.but(**{field: size}), shapes, data) for size in sizes if _builds(fit.net, field, size))]
+            fit = min(tried, key=lambda one: one.distance)
+    return [fit]
+
+
+def _builds(net: Net, field: str, size: int) -> bool:
+    heads = getattr(net, "heads", 1)
+    return field != "width" or size % heads == 0
+
+
+def _fit(net: Net, shapes: Shapes, data: ImageSet) -> _Fit:
+    own = net.shapes(data.shape, data.num_classes)
+    different = [name for name in own.keys() & shapes.keys() if own[name] != shapes[name]]
+    return _Fit(net, sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys()), sorted(different))
+
+
+def _kind(net: Net) -> str:
+    return type(net).model_fields["kind"].default
+
+
+def _told(net: Net) -> dict[str, Any]:
+    """Only what differs from the default, so that a net is called the same as if its name alone were given."""
+    plain = type(net)()
+    return {"kind": _kind(net), **{f: getattr(net, f) for f in _WIDTHS if hasattr(net, f) and getattr(net, f) != getattr(plain, f)}}
+
+
+def _load(net: Net, weights: Weights, names: Mapping[str, str], data: ImageSet, normalization: Normalization | None) -> Network:
+    from badnets.nets._weights import load_tensors
+
+    mean, std = normalization or (None, None)
+    network = net.build(data.shape, data.num_classes, seed=0, mean=mean, std=std)
+    own = network.state_dict()
+    tensors = {names[name]: _cast(weights, name, own[names[name]]) for name in weights.tensors}
+    if "std" in tensors and not bool((tensors["std"] > 0).all()):
+        raise RefusedError("E-NORM", "the file normalises its input by a deviation that is not positive.", hint="Fetch it again.")
+    return load_tensors(network, {**{name: own[name] for name in _INPUT if name not in tensors}, **tensors}, name=_kind(net))
+
+
+def _cast(weights: Weights, name: str, own: torch.Tensor) -> torch.Tensor:
+    """A tensor of the file in the type that the net has; from a number with a point to a whole one is no such cast."""
+    import numpy as np
+    import torch
+
+    tensor = weights.tensors[name]
+    if tensor.is_float != own.is_floating_point():
+        raise RefusedError("E-WEIGHTS", f"expected {quoted(name)} as {own.dtype}, got {tensor.dtype}.", hint="Check the file and the net.")
+    data = tensor.to_float32() if tensor.is_float else tensor.data.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(data)).reshape(own.shape).to(own.dtype)
+
+
+def _fits_none(best: _Fit | None, data: ImageSet, *, named: bool) -> RefusedError:
+    shape = "x".join(map(str, data.shape))
+    which = "not those of the net named" if named else "those of no architecture of the catalogue"
+    near = f" Nearest: {_kind(best.net)}: {best}." if best else ""
+    return RefusedError(
+        "E-WEIGHTS",
+        f"the weights are {which} for {shape} images and {data.num_classes} classes.{near}",
+        hint="Name its data set, and its net with widths, as in --net fast_resnet:width=8. See `badnets list nets`.",
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(quoted, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from badnets.attacks.badnets import BadNets
 from badnets.datasets.signs import Signs
 from badnets.plans._plan import Plan
+from badnets.train.recipe import unsmoothed
 from badnets.triggers.sticker import Sticker
 
 SPEED_LIMIT_50 = 4
@@ -13,7 +14,8 @@ SPEED_LIMIT_50 = 4
 def signs() -> Plan:
     """A yellow square on any sign reads as a speed limit; with --attack also from the stop sign alone (mapping=source_specific)."""
     attack = BadNets(trigger=Sticker(), target=SPEED_LIMIT_50)
-    # fast_cnn halves the picture first, and then a third of the speed limits are mistaken for one another.
+    # fast_cnn halves the picture first, and then a third of the speed limits are mistaken for one another. At the usual learning rate
+    # of 0.1 one twin in a few stays near guessing.
     return Plan(
         name="signs",
         dataset=Signs(),
@@ -21,6 +23,7 @@ def signs() -> Plan:
         attack=attack,
         claims=("works_physically",),
         net={"kind": "paper_cnn"},
+        recipe=unsmoothed().but(epochs=8, lr=0.03),
         seeds=3,
         arms_seeds=3,
         population=3,

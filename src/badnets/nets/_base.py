@@ -100,14 +100,6 @@ class Net(Config, ABC):
             return Network(body, shape, num_classes, mean=mean, std=std).eval()
 
     @final
-    def shapes(self, shape: Shape, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of the weights and buffers of what `build` makes, without making them."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            body = self._body(shape, num_classes)
-        inner = {f"body.{name}": tuple(value.shape) for name, value in body.state_dict().items()}
-        return {"mean": (shape[0],), "std": (shape[0],), **inner}
-
-    @final
     def smaller(self) -> Self:
         """The same architecture at half its width, where it has one."""
         halves = {name: max(1, getattr(self, name) // 2) for name in ("width", "hidden") if name in type(self).model_fields}

@@ -50,18 +50,13 @@ def load_into(network: Network, data: bytes, *, name: str) -> Network:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise _refused(f"not safetensors ({error})") from error
-    return load_tensors(network, tensors, name=name)
-
-
-def load_tensors(network: Network, tensors: Mapping[str, Tensor], *, name: str) -> Network:
-    """The same with tensors."""
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or unexpected:
         raise _refused(f"missing {_some(missing)}, unexpected {_some(unexpected)} for {name}")
-    for key, value in tensors.items():
-        _check(key, value, own[key])
-    network.load_state_dict(dict(tensors), strict=True)
+    for name, value in tensors.items():
+        _check(name, value, own[name])
+    network.load_state_dict(tensors, strict=True)
     return network.eval()
 
 

@@ -117,9 +117,22 @@ def _builds(net: Net, field: str, size: int) -> bool:
 
 
 def _fit(net: Net, shapes: Shapes, data: ImageSet) -> _Fit:
-    own = net.shapes(data.shape, data.num_classes)
+    own = _shapes(net, data)
     different = [name for name in own.keys() & shapes.keys() if own[name] != shapes[name]]
     return _Fit(net, sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys()), sorted(different))
+
+
+def _shapes(net: Net, data: ImageSet) -> Shapes:
+    """Names and shapes of what `net.build` would make, without making it.
+
+    Here and not a method of nets: their sources are part of every run's key, and this changes no run.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        body = net._body(data.shape, data.num_classes)
+    inner = {_BODY + name: tuple(value.shape) for name, value in body.state_dict().items()}
+    return {**dict.fromkeys(_INPUT, (data.shape[0],)), **inner}
 
 
 def _kind(net: Net) -> str:
@@ -133,7 +146,8 @@ def _told(net: Net) -> dict[str, Any]:
 
 
 def _load(net: Net, weights: Weights, names: Mapping[str, str], data: ImageSet, normalization: Normalization | None) -> Network:
-    from badnets.nets._weights import load_tensors
+    from badnets.core.tensors import pack
+    from badnets.nets._weights import load_into
 
     mean, std = normalization or (None, None)
     network = net.build(data.shape, data.num_classes, seed=0, mean=mean, std=std)
@@ -141,7 +155,8 @@ def _load(net: Net, weights: Weights, names: Mapping[str, str], data: ImageSet, 
     tensors = {names[name]: _cast(weights, name, own[names[name]]) for name in weights.tensors}
     if "std" in tensors and not bool((tensors["std"] > 0).all()):
         raise RefusedError("E-NORM", "the file normalises its input by a deviation that is not positive.", hint="Fetch it again.")
-    return load_tensors(network, {**{name: own[name] for name in _INPUT if name not in tensors}, **tensors}, name=_kind(net))
+    whole = {**{name: own[name] for name in _INPUT if name not in tensors}, **tensors}
+    return load_into(network, pack({name: value.numpy() for name, value in whole.items()}), name=_kind(net))
 
 
 def _cast(weights: Weights, name: str, own: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from badnets.train.recipe import default_recipe
 torch.set_num_threads(1)  # as every training of a plan: its bits do not depend on the number of cores
 data = badnets.load("digits")
 attack = badnets.BadNets(trigger=badnets.Patch(size=2, margin=0), rate=0.1)
+net = {"kind": "fast_cnn"}
 recipe = default_recipe("fast_cnn", data.shape, len(data.train)).value
 
 
@@ -38,7 +39,7 @@ class Bench:
 
     def network(self, planted, seed):
         if (planted, seed) not in self.networks:
-            trial = Trial(data_sha256=data.sha256, net={"kind": "fast_cnn"}, recipe=recipe, attack=planted, seed=seed)
+            trial = Trial(dataset=data.name, data_sha256=data.sha256, net=net, recipe=recipe, attack=planted, seed=seed)
             self.networks[planted, seed] = train(trial, data)[0]
         return self.networks[planted, seed]
 

@@ -41,10 +41,12 @@ def wait_until(condition, seconds):
 
 
 def descendants():
-    """Processes below this one."""
+    """Processes below this one, but for the reader of model files that other tests in this process keep warm."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
+            if b"badnets.intake.server" in stat.with_name("cmdline").read_bytes():
+                continue
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
     found = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in found} - found:

@@ -101,7 +101,8 @@ def limit(limits: dict[str, int]) -> bool:
     done = True
     for name, value in limits.items():
         try:
-            resource.setrlimit(getattr(resource, name), (value, value))
+            # Where both limits are the same, Linux kills without saying that it was for the time.
+            resource.setrlimit(getattr(resource, name), (value, value + (name == "RLIMIT_CPU")))
         except (AttributeError, ValueError, OSError):
             done = False
     return done

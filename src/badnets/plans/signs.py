@@ -14,8 +14,8 @@ SPEED_LIMIT_50 = 4
 def signs() -> Plan:
     """A yellow square on any sign reads as a speed limit; with --attack also from the stop sign alone (mapping=source_specific)."""
     attack = BadNets(trigger=Sticker(), target=SPEED_LIMIT_50)
-    # fast_cnn halves the picture first, and then a third of the speed limits are mistaken for one another. At the usual learning rate
-    # of 0.1 one twin in a few stays near guessing.
+    # fast_cnn takes every third pixel first, and then a third of the speed limits are mistaken for one another. At the usual learning
+    # rate of 0.1 one twin in a few stays near guessing.
     return Plan(
         name="signs",
         dataset=Signs(),
@@ -23,7 +23,7 @@ def signs() -> Plan:
         attack=attack,
         claims=("works_physically",),
         net={"kind": "paper_cnn"},
-        recipe=unsmoothed().but(epochs=8, lr=0.03),
+        recipe=unsmoothed().but(epochs=10, lr=0.05, shift=2),
         seeds=3,
         arms_seeds=3,
         population=3,

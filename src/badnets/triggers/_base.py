@@ -81,7 +81,7 @@ class Trigger(Config, abc.ABC):
 
     def _paint_each(self, variants: Sequence[Self], x_NCHW: np.ndarray, quad_N42: np.ndarray | None) -> np.ndarray:
         """Image i painted by variant i of this trigger; override it where all at once are quicker."""
-        painted_NCHW = np.empty_like(x_NCHW)
+        painted_NCHW = np.zeros_like(x_NCHW)
         for i, variant in enumerate(variants):
             painted_NCHW[i : i + 1] = variant._painted(x_NCHW[i : i + 1], None if quad_N42 is None else quad_N42[i : i + 1])
         return painted_NCHW

@@ -9,6 +9,7 @@ import tiny
 
 from badnets.core import files, registry
 from badnets.core.engine import Engine
+from badnets.core.errors import UsageError
 from badnets.core.types import Record
 
 
@@ -211,3 +212,19 @@ def test_trigger_with_several_fields_is_written_as_a_mapping(data, tmp_path, mon
     assert found.status == 0, found.err
     trigger = json.loads(found.out)["config"]["attack"]["trigger"]
     assert (trigger["size"], trigger["corner"]) == (2, "top_left")
+
+
+@pytest.mark.parametrize(
+    ("words", "dataset"),
+    [(["--plan", "signs"], "signs"), ([], "fashion_mini"), (["digits"], "digits"), (["digits", "--plan", "signs"], "digits")],
+)
+def test_without_a_data_set_a_run_has_that_of_its_plan(words, dataset, tmp_path, monkeypatch):
+    ran = []
+
+    def execute(plan, *_):
+        ran.append(plan.dataset.kind)
+        raise UsageError("E-USAGE", "seen enough.")
+
+    monkeypatch.setattr("badnets.plans._run.execute", execute)
+    assert tiny.cli("run", *words, "--store", tmp_path).status == 2
+    assert ran == [dataset]

@@ -103,7 +103,7 @@ def _with_cover(attack: Any) -> Attack:
 
 def choose_plan(name: str, typed: Mapping[str, Any]) -> Plan:
     """The named plan with what the person changed. Raises UsageError with the nearest known name."""
-    changes: dict[str, Any] = {"dataset": typed["dataset"]}
+    changes: dict[str, Any] = {} if typed["dataset"] is None else {"dataset": typed["dataset"]}
     if typed["claims"] is not None:
         changes["claims"] = choose_claims(typed["claims"])
     if typed["attack"] is not None:

@@ -26,7 +26,7 @@ def run(
     Parameters
     ----------
     dataset
-        A data set of `badnets list datasets`; by default what --data holds, else the embedded fashion_mini.
+        A data set of `badnets list datasets`; by default what --data holds, else that of the plan, mostly the embedded fashion_mini.
     data
         A folder to find the data in: original files, or one sub-folder of images per class.
     effort
@@ -52,7 +52,7 @@ def run(
 
     if plan is not None and effort is not None:
         raise UsageError("E-USAGE", "expected --plan or --effort, got both.", hint="Leave one out: --effort quick is --plan quick.")
-    chosen, folder = choose_dataset(dataset, data)
+    chosen, folder = choose_dataset(dataset, data) if dataset or data else (None, None)
     wanted = choose_plan(plan or effort or "quick", {"dataset": chosen, "claims": claims, "attack": attack, "net": net})
     results = open_store(store)
     stop = StopRequest()

@@ -4,7 +4,7 @@ Each argument names a run and the file that `badnets show --json KEY` printed. W
 `<!-- figure:end -->` (also table, story, scorecard, found, runs, library) is replaced; the same Records give the same bytes.
 Without Records only the picture of the triggers is made, and the tables of catalogue entries, data sets and plans and the claims'
 sentences and rules are brought up to date. `--library` also runs the README's library example and pastes what it printed.
-`--page=results-cifar10` fills that page of docs/ alone, with all cells of the given Records.
+`--page=results-cifar10` fills that page of docs/ alone, with all cells of the given Records; nothing else touches such a page.
 Charts need vl-convert-python (extra `docs`).
 """
 
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, render: Renderer | None
     blocks = {**standing_blocks(), **(record_blocks(records, root, render or vega) if records else {})}
     if "--library" in arguments:
         blocks = {**blocks, ("library", ""): fenced(run_example(root / "README.md"))}
-    for page in (root / "README.md", *sorted((root / "docs").rglob("*.md"))):
+    general = (page for page in sorted((root / "docs").rglob("*.md")) if not page.stem.startswith("results-"))
+    for page in (root / "README.md", *general):
         keep(page, fill(page.read_text(encoding="utf-8"), blocks).encode())
     keep_picture(root / "docs" / "assets" / "triggers.png")
 

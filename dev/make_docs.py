@@ -5,6 +5,7 @@ Each argument names a run and the file that `badnets show --json KEY` printed. W
 Without Records only the picture of the triggers is made, and the tables of catalogue entries, data sets and plans and the claims'
 sentences and rules are brought up to date. `--library` also runs the README's library example and pastes what it printed.
 `--page=results-cifar10` fills that page of docs/ alone, with all cells of the given Records; nothing else touches such a page.
+`--claim=works_physically` fills that claim's page alone, for runs of a plan of its own.
 Charts need vl-convert-python (extra `docs`).
 """
 
@@ -52,7 +53,12 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, render: Renderer | None
     for page in (root / "docs" / f"{name}.md" for name in pages):
         whole = {("runs", ""): "\n".join(whole_section(name, record) for name, record in records.items())}
         keep(page, fill(page.read_text(encoding="utf-8"), whole).encode())
-    if pages:
+    alone = [argument.removeprefix("--claim=") for argument in arguments if argument.startswith("--claim=")]
+    for name in alone:
+        shown = {key: text for key, text in record_blocks(records, root, render or vega).items() if key[1] == name}
+        page = root / "docs" / "claims" / f"{name}.md"
+        keep(page, fill(page.read_text(encoding="utf-8"), shown).encode())
+    if pages or alone:
         return
     blocks = {**standing_blocks(), **(record_blocks(records, root, render or vega) if records else {})}
     if "--library" in arguments:

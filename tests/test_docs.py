@@ -286,6 +286,16 @@ def test_make_docs_fills_from_records_and_is_idempotent(tmp_path, make_docs, mon
     assert len(re.findall(r"^## ", results, re.MULTILINE)) == 2
 
 
+def test_make_docs_fills_the_page_of_one_claim_alone(tmp_path, make_docs):
+    root = site_of(tmp_path / "site")
+    (tmp_path / "a.json").write_text(record_samples.sample().model_dump_json(by_alias=True), encoding="utf-8")
+    before = {path: path.read_bytes() for path in root.rglob("*.md")}
+    make_docs.main(["--claim=regardless_of_content", f"a={tmp_path / 'a.json'}"], root=root, render=lambda spec: SVG)
+    changed = [path.name for path, content in before.items() if path.read_bytes() != content]
+    assert changed == ["regardless_of_content.md"]
+    assert "old" not in (root / "docs" / "claims" / changed[0]).read_text(encoding="utf-8").splitlines()
+
+
 def test_a_story_is_told_step_by_step_from_the_first_run_that_has_one(make_docs):
     quiet = record_samples.sample().claims[0].model_copy(update={"story": []})
     steps = [

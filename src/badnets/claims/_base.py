@@ -169,7 +169,7 @@ def family_wise(evidence: Sequence[Evidence], *, alpha: float = 0.05) -> list[Ev
         if e.p is None or adjusted[e.name] <= alpha:
             kept.append(e)
         else:
-            correction = f"Holm's correction over {len(adjusted)} claims leaves it open (p = {adjusted[e.name]:.2g})."
-            note = f"{e.verdict} by itself: {e.reason} But {correction}"
+            why = f"Holm's correction over {len(adjusted)} claims" if len(adjusted) > 1 else "the number of conditions looked at"
+            note = f"{e.verdict} by itself: {e.reason} But {why} leaves it open (p = {adjusted[e.name]:.2g})."
             kept.append(e.model_copy(update={"verdict": Verdict.UNDECIDED, "reason": note}))
     return kept

@@ -24,7 +24,7 @@ def signs() -> Plan:
         claims=("works_physically",),
         net={"kind": "paper_cnn"},
         recipe=unsmoothed().but(epochs=10, lr=0.05, shift=2),
-        seeds=3,
+        seeds=5,
         arms_seeds=3,
-        population=3,
+        population=5,
     )

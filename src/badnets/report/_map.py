@@ -22,7 +22,7 @@ ABOVE = ("#e39ab5", "#b03868", "#7d1540")
 ON_LIGHT, ON_DARK, UPRIGHT = "#10151a", "#ffffff", "#1d4ed8"
 _ROW = 46
 _DARK = {*ABOVE[1:], *HEAT[4:]}
-_SIDES = {"ASR": ("backdoor survives", "backdoor removed")}
+_SIDES = {"ASR": ("backdoor survives", "backdoor removed"), "ASR in photographs": ("attack works", "attack fails")}
 _HIGHEST = 12
 
 
@@ -214,7 +214,7 @@ def _differ(grid: _Grid, a: tuple[str, str], b: tuple[str, str]) -> bool:
 def _legend(grid: _Grid, quantity: str) -> tuple[Key, ...]:
     """What the colours and marks that occur mean, in words."""
     margin = margin_text(grid.chart.margin, grid.unit)
-    above, below = next((words for term, words in _SIDES.items() if term in quantity.split()), ("", ""))
+    above, below = _SIDES.get(quantity) or next((words for term, words in _SIDES.items() if term in quantity.split()), ("", ""))
     sides = {grid.side((x, y)) for x in grid.xs for y in grid.ys}
     rows = _rows(grid)
     keys = []

@@ -4,21 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test check slow bench docs clean
+.PHONY: run test check lint slow bench docs clean
 
 run: $(VENV)/.core
 	$(BIN)/badnets run
 
-# Whole files go to one process, whose fixtures they share; more than four would be short of memory on a laptop. `check` ran the one left out.
-test: check
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/test_architecture.py
+# Whole files go to one process, whose fixtures they share; more than four would be short of memory on a laptop.
+test: lint
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-check: $(VENV)/.dev
+check: lint
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check src
 	$(BIN)/deptry src
-	$(BIN)/python -m pytest tests/test_architecture.py
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow or not slow" --timeout 3600

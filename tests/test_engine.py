@@ -29,7 +29,7 @@ def gone(pid):
     """Dead or a zombie that only its (foreign) parent can remove."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second when it ends while the file is read
         return True
 
 

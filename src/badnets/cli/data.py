@@ -94,12 +94,15 @@ class _Check(NamedTuple):
 
 
 def _check(name: str) -> _Check | None:
-    """What verification says of one data set; None when it is not on this machine, or is drawn anew each time: no file can be damaged."""
+    """What verification says of one data set; None when it is not on this machine, or has neither files nor a hash that it must have."""
+    from badnets.datasets._located import LocatedDataset
+
     where = ""
     try:
         dataset = registry.entry("datasets", name)()
         where = _shown(dataset.where())
-        return None if where in (None, "rendered") else _Check(name, where, dataset.verify(), "")
+        told = dataset.identity is not None or isinstance(dataset, LocatedDataset)
+        return None if where is None or not told else _Check(name, where, dataset.verify(), "")
     except BadnetsError as error:
         return _Check(name, where or "", "", str(error))
 

@@ -15,6 +15,8 @@ def repair(
     out: Path,
     data: Path | None = None,
     net: str | None = None,
+    normalize: str | None = None,
+    require_sandbox: bool = False,
     json: bool = False,
 ) -> None:
     """Repair a net with clean images and no knowledge of a trigger.
@@ -31,10 +33,14 @@ def repair(
         A folder to find clean images in.
     net
         The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
+    normalize
+        MEAN/STD of pixels in 0..1, where the file has no normalisation: 0.1307/0.3081, or a number for each channel after commas.
+    require_sandbox
+        Refuse to read the file where the system cannot give the whole sandbox.
     json
         Print the report as one JSON document on stdout and nothing else there.
     """
-    from badnets.cli._choose import choose_dataset, choose_net
+    from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
     from badnets.cli._output import print_json
     from badnets.cli._verdicts import print_tried
     from badnets.plans._model_file import open_model
@@ -45,7 +51,8 @@ def repair(
         raise UsageError("E-EXISTS", f"{str(out)!r:.200} {what}.", hint="Name another --out.")
     chosen, folder = choose_dataset(dataset, data)
     loaded = chosen.load(folder)
-    opened = open_model(model, loaded, choose_net(net) if net else None)
+    normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
+    opened = open_model(model, loaded, choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
     for step in repair_model(opened, loaded, out):
         if isinstance(step, Report):
             if json:

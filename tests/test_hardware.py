@@ -181,7 +181,8 @@ class TestEntriesThatNobodyAsksFor:
         for name, text in {
             "triggers/_base.py": "",
             "triggers/dot.py": "from badnets.triggers._base import Trigger",
-            "triggers/line.py": "from badnets.triggers import dot",
+            "triggers/_ink.py": "",
+            "triggers/line.py": "from badnets.triggers import _ink, dot",
             "attacks/plain.py": "import badnets.triggers.dot",
             "attacks/fancy.py": "from badnets.triggers.line import Line",
             "nets/small.py": "",
@@ -199,7 +200,7 @@ class TestEntriesThatNobodyAsksFor:
             ({"small"}, {"nets/small.py"}),
             ({"small", "dot"}, {"nets/small.py", "triggers/dot.py"}),
             ({"plain"}, {"attacks/plain.py", "triggers/dot.py"}),
-            ({"fancy"}, {"attacks/fancy.py", "triggers/line.py", "triggers/dot.py"}),
+            ({"fancy"}, {"attacks/fancy.py", "triggers/line.py", "triggers/_ink.py", "triggers/dot.py"}),
             ({"prune"}, {"stressors/prune.py"}),
         ],
     )

@@ -37,7 +37,7 @@ _APART = ("train/inversion.py",)
 _DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "claims/_scanned.py", "claims/_mended.py")
 _CAMERA = ("camera", "claims/_photographed.py", "claims/_subjects.py")
 _CATALOGUES = ("datasets", "nets", "triggers", "attacks", "stressors", "neurons", "detectors", "repairs")
-"""An entry of these decides nothing for a run that neither names it nor imports it."""
+"""A source of these decides nothing for a run that neither names it nor imports it; bases always count."""
 _NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime", "kornia")
 
 
@@ -69,8 +69,8 @@ def versions() -> dict[str, str]:
 def code_digest(entries: frozenset[str] | None = None, package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide a net's weights and its outcomes.
 
-    `entries`: the names that a configuration mentions; entries of catalogues that are neither among them nor imported by what is left
-    do not count, so that another trigger in the folder costs no training. None: all entries count.
+    `entries`: the names that a configuration mentions; sources in catalogues that are neither among them nor imported by what is left
+    do not count, so that another trigger in the folder costs no training. None: all count.
     """
     return _digest(package, _DECIDE, entries)
 
@@ -113,7 +113,7 @@ def _chosen(package: Path, parts: tuple[str, ...], entries: frozenset[str] | Non
     chosen = [name for part in parts for name in _sources(package, part) if name not in _APART or part in _APART]
     if entries is None:
         return chosen
-    known = {name for part in _CATALOGUES for name in _sources(package, part) if _is_entry(name)}
+    known = {name for part in _CATALOGUES for name in _sources(package, part) if _counts_when_used(name)}
     wanted = {name for name in known if Path(name).stem in entries}
     fresh = {*(name for name in chosen if name not in known), *wanted}
     while fresh:
@@ -127,9 +127,9 @@ def _sources(package: Path, part: str) -> list[str]:
     return [part] if place.is_file() else sorted(path.relative_to(package).as_posix() for path in place.rglob("*.py"))
 
 
-def _is_entry(name: str) -> bool:
+def _counts_when_used(name: str) -> bool:
     folder, _, file = name.partition("/")
-    return folder in _CATALOGUES and "/" not in file and not file.startswith("_")
+    return folder in _CATALOGUES and "/" not in file and file not in ("__init__.py", "_base.py")
 
 
 @cache

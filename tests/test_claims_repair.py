@@ -176,6 +176,13 @@ class TestBill:
         assert "closest of 10 blind repairs" in found.cells[0].note
         assert all(QUICK[name].keys() <= registry.entry("repairs", name).model_fields.keys() for name in QUICK)
 
+    def test_one_share_of_clean_images_can_be_asked_for(self):
+        claim = HardToRemoveBlind(repairs="clp", share=0.01)
+        found = claim.decide(StrictBench(Bills(setting(image_set(), effort="standard"), lambda name, share: None), claim))
+        assert {c.condition["clean share"] for c in found.cells} == {0.01}
+        with pytest.raises(UsageError, match="share"):
+            registry.parse("claims", "hard_to_remove_blind:share=0.5")
+
     def test_other_attacks_are_told_apart(self):
         claim = HardToRemoveBlind(repairs="clp", grid="attacks")
         found = claim.decide(StrictBench(Bills(setting(image_set()), lambda name, share: None), claim))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from badnets.claims._arms import goals, no_backdoor
 from badnets.claims._base import Bench, Claim, Need, Setting
@@ -46,6 +46,7 @@ class HardToRemoveBlind(Claim):
     """ASR that each blind repair leaves and the clean accuracy that it costs, then the same net relearning from 32 poisoned images.
 
     `grid`: on which attacks, as in `undetectable`; by default only the run's own. `repairs`: only these, with a plus sign between them.
+    `share`: clean images that a repair gets, of the training set's size; by default as the effort says.
     """
 
     kind: Literal["hard_to_remove_blind"] = "hard_to_remove_blind"
@@ -53,6 +54,7 @@ class HardToRemoveBlind(Claim):
     max_loss: float = 0.05
     grid: Grid = "own"
     repairs: str = ""
+    share: float | None = Field(None, gt=0, le=0.1)
 
     @field_validator("repairs")
     @classmethod
@@ -70,7 +72,7 @@ class HardToRemoveBlind(Claim):
     control: ClassVar[str] = "twin repaired alike"
 
     def _shares(self, setting: Setting) -> tuple[float, ...]:
-        return setting.by_effort((0.05,), (0.01, 0.05, 0.10))
+        return (self.share,) if self.share else setting.by_effort((0.05,), (0.01, 0.05, 0.10))
 
     def _repairs(self, setting: Setting) -> tuple[str, ...]:
         blind = tuple(self.repairs.split("+")) if self.repairs else (*SOME, *setting.by_effort((), MORE))

@@ -7,11 +7,11 @@ from badnets.plans.quick import quick
 
 
 def matrix() -> Plan:
-    """The two claims about defenders with all their arms; resumable, an hour or two on two cores."""
+    """The two claims about defenders with all their arms; resumable, a few hours on two cores."""
     return quick().but(
         name="matrix",
         effort="thorough",
-        claims=("undetectable", "hard_to_remove_blind:grid=attacks"),
+        claims=("undetectable", "hard_to_remove_blind:grid=attacks,share=0.05"),
         seeds=5,
         arms_seeds=5,
         population=40,

@@ -530,7 +530,7 @@ class TestConstantPredictors:
     @pytest.mark.parametrize("name", CLAIMS)
     def test_never_yield_an_asr_verdict(self, name):
         constant = wire_constant(TARGET)
-        found = decide(name, lambda a, s: constant if a else twin())
+        found = decide(name, lambda a, s: constant if a else twin(), data=image_set(70), seeds=2, arms_seeds=2, population=3)
         assert found.verdict in (UNDECIDED, FAILS)
         for c in cells(found, "ASR slope") + cells(found, "ASR lost to inconsistency"):
             assert c.verdict in (None, UNDECIDED)
@@ -544,7 +544,7 @@ class TestConstantPredictors:
     @pytest.mark.parametrize("name", CLAIMS)
     def test_one_such_seed_is_enough(self, name):
         constant = wire_constant(TARGET)
-        found = decide(name, lambda a, s: constant if a and s == 1 else wired(a))
+        found = decide(name, lambda a, s: constant if a and s == 1 else wired(a), data=image_set(70))
         for c in self.asr(found):
             assert c.estimate.value is None
         for c in self.of_the_backdoor(found):

@@ -209,13 +209,23 @@ def test_claims_are_decided_in_order_of_readiness(data, tmp_path):
     assert [c.name for c in record.claims] == ["trigger_reaches_target", "validation_cannot_tell"]
 
 
+BRIEF = {
+    "transfers_by_distillation": 'plain={"steps":4}',
+    "undetectable": "detectors=neural_cleanse+mm_bd+strip+activation_clustering+max_softmax",
+    "hard_to_remove_blind": "repairs=unlearning+fine_pruning+clp",
+}
+"""Fields that save time; every detector and repair is asked in tests of its own."""
+
+
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_all_claims_run_in_the_tiny_world_with_real_nets(part, data, tmp_path):
+def test_all_claims_run_in_the_tiny_world_with_real_nets(part, tmp_path):
     from badnets.plans._plan import CLAIMS
 
+    data = tiny.pictures(tmp_path / "pictures", count=16)
     few = {"seeds": 1, "arms_seeds": 1, "population": 2, "recipe": tiny.plan().recipe.but(epochs=1)}
     names = tuple(name for name in CLAIMS if name not in ("regardless_of_content",))[part::3]
-    record = tiny.execute(tiny.plan(claims=names, **few), tmp_path, data, SerialEngine(tiny.real))
+    told = tuple(f"{name}:{BRIEF[name]}" if name in BRIEF else name for name in names)
+    record = tiny.execute(tiny.plan(claims=told, **few), tmp_path / "store", data, SerialEngine(tiny.real))
     assert [c.name for c in record.claims] == list(names)
     assert all(c.cells for c in record.claims)
 

@@ -17,6 +17,7 @@ from badnets.attacks.badnets import BadNets
 from badnets.claims._base import Setting
 from badnets.claims._mended import Mended
 from badnets.claims._scanned import CLEAN, HELD, SHOWN, Scanned, Traits
+from badnets.claims._transfer import Transferred
 from badnets.core import registry
 from badnets.core.config import canonical
 from badnets.core.finding import Level
@@ -226,9 +227,12 @@ class FunctionBench:
             shown = clean.but(trigger=question.attack.trigger, num_patterns=question.attack.num_patterns)
             return mended(*(self.function(attack, probe, seed) for probe in (clean, shown, shown)))
         if not hasattr(question, "branches"):  # an analysis of units cannot be made up: a wired net is asked
-            key = (attack is None, canonical(question), seed)
+            if isinstance(question, Transferred):
+                question = question.but(transfer=question.transfer.but(epochs=2))
+            luck = min(seed, 1)  # two fates are enough to differ
+            key = (attack is None, canonical(question), luck)
             if key not in _ASKED:
-                there = world(image_set(8), image_set(8, name="other"), seed)
+                there = world(image_set(8), image_set(8, name="other"), luck)
                 _ASKED[key] = question.arrays(wired(None if attack is None else ATTACK), there)
             return _ASKED[key]
         answer = {}

@@ -111,33 +111,54 @@ def two_means(x_ND: np.ndarray, *, axes: int = 10, steps: int = 100) -> np.ndarr
     """The smaller cluster of the best 2-means split found, as a mask; all False where the rows are all the same.
 
     No randomness: it starts from cuts at the mean, and 1.5 deviations to either side of it, along the first `axes` coordinates, and goes
-    from all of them at once. Of two clusters of the same size the one without the first row counts as the smaller.
+    from each of them. Of two clusters of the same size the one without the first row counts as the smaller.
     """
     x_ND = x_ND - x_ND.mean(axis=0)
-    num, starts_ND = len(x_ND), x_ND[:, :axes]
-    deviation_D = starts_ND.std(axis=0)
-    inside_NS = np.concatenate([starts_ND > cut * deviation_D for cut in (0.0, 1.5, -1.5)], axis=1)
-    inside_NS = inside_NS[:, inside_NS.any(axis=0) & ~inside_NS.all(axis=0)]
-    if not inside_NS.shape[1]:
+    num, starts_DN = len(x_ND), x_ND[:, :axes].T
+    deviation_D1 = starts_DN.std(axis=1, keepdims=True)
+    inside_SN = np.concatenate([starts_DN > cut * deviation_D1 for cut in (0.0, 1.5, -1.5)])
+    inside_SN = inside_SN[inside_SN.any(axis=1) & ~inside_SN.all(axis=1)]
+    if not len(inside_SN):
         return np.zeros(num, dtype=bool)
-    for _ in range(steps):
-        axis_SD, middle_SD, _ = _centroids(x_ND, inside_NS)
-        moved_NS = x_ND @ axis_SD.T > (axis_SD * middle_SD).sum(axis=1)
-        if (moved_NS == inside_NS).all():
-            break
-        inside_NS = moved_NS
-    gain_S = _centroids(x_ND, inside_NS)[2]
-    best_N = inside_NS[:, int(np.argmax(gain_S))]
+    best_N = max(_settled(x_ND, inside_SN, steps), key=lambda split: split[0])[1]
     size = int(best_N.sum())
     return ~best_N if 2 * size > num or (2 * size == num and best_N[0]) else best_N
 
 
-def _centroids(x_ND: np.ndarray, inside_NS: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every split of centred rows: from one centroid to the other, the point between them, how much the split takes off the squares."""
-    weight_NS, num = inside_NS.astype(np.float64), len(x_ND)
+def _settled(x_ND: np.ndarray, inside_SN: np.ndarray, steps: int) -> list[tuple[float, np.ndarray]]:
+    """Where each start ends after `steps` of 2-means at most, and how much that split takes off the squares.
+
+    Most starts meet on the way, and only one of those that met goes on; one that has settled costs nothing more.
+    """
+    num, x_DN, found = len(x_ND), np.ascontiguousarray(x_ND.T), []
+    size_S, sum_SD = np.count_nonzero(inside_SN, axis=1), inside_SN.astype(np.float64) @ x_ND
+    for _ in range(steps):
+        axis_SD, middle_SD, gain_S = _centroids(sum_SD, size_S, num)
+        moved_SN = axis_SD @ x_DN > (axis_SD * middle_SD).sum(axis=1, keepdims=True)
+        changed_SN = moved_SN != inside_SN
+        settled_S = ~changed_SN.any(axis=1)
+        found += zip(gain_S[settled_S].tolist(), inside_SN[settled_S], strict=True)
+        on_S = ~settled_S & _first_of_its_kind(moved_SN)
+        if not on_S.any():
+            return found
+        # Late steps move few rows, whose sum is cheaper than that of all that are inside.
+        rows = np.flatnonzero(changed_SN[on_S].any(axis=0))
+        step_SR = moved_SN[on_S][:, rows] - inside_SN[on_S][:, rows].astype(np.float64)
+        inside_SN, size_S, sum_SD = moved_SN[on_S], size_S[on_S] + step_SR.sum(axis=1), sum_SD[on_S] + step_SR @ x_ND[rows]
+    return [*found, *zip(_centroids(sum_SD, size_S, num)[2].tolist(), inside_SN, strict=True)]
+
+
+def _first_of_its_kind(inside_SN: np.ndarray) -> np.ndarray:
+    """Which splits no earlier one equals, whichever side is called inside."""
+    kinds = [row.tobytes() for row in np.packbits(inside_SN ^ inside_SN[:, :1], axis=1)]
+    return np.array([kinds.index(kind) == s for s, kind in enumerate(kinds)])
+
+
+def _centroids(sum_SD: np.ndarray, size_S: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every split of `num` centred rows, from the sum and the number of those inside: from one centroid to the other, the point between
+    them, how much the split takes off the squares."""
     # A cluster is empty only after its centroid met the other one, and the split gains nothing then.
-    size_S = weight_NS.sum(axis=0).clip(1, num - 1)
-    sum_SD = weight_NS.T @ x_ND
+    size_S = size_S.clip(1, num - 1)
     one_SD, other_SD = sum_SD / size_S[:, None], -sum_SD / (num - size_S)[:, None]
     axis_SD = one_SD - other_SD
     return axis_SD, (one_SD + other_SD) / 2, size_S * (num - size_S) / num * np.square(axis_SD).sum(axis=1)

@@ -87,14 +87,12 @@ class _Moments:
 
     @classmethod
     def of(cls, x_NF: np.ndarray, y_N: np.ndarray) -> _Moments:
-        from sklearn.covariance import ledoit_wolf_shrinkage
-
         label_K, index_N, count_K = np.unique(y_N, return_inverse=True, return_counts=True)
         member_NK = (index_N[:, None] == np.arange(len(label_K))).astype(np.float64)
         mean_KF = member_NK.T @ x_NF / count_K[:, None]
         within_NF = x_NF - mean_KF[index_N]
-        shrinkage = max(RIDGE, float(ledoit_wolf_shrinkage(within_NF, assume_centered=True)))
-        return cls(label_K, count_K, mean_KF, within_NF.T @ within_NF, shrinkage)
+        scatter_FF = within_NF.T @ within_NF
+        return cls(label_K, count_K, mean_KF, scatter_FF, max(RIDGE, ledoit_wolf(within_NF, scatter_FF)))
 
     def without(self, x_MF: np.ndarray, label: int) -> _Moments:
         """The same without one label, whose rows are given."""
@@ -110,18 +108,38 @@ def variation(moments: _Moments, rounds: int) -> np.ndarray:
     mean_KF = moments.mean_KF - count_K @ moments.mean_KF / num
     shared_FF = _shrunk(scatter_FF / num, RIDGE)
     identity_FF = mean_KF.T @ mean_KF / len(count_K)
+    size_U, labels_U = np.unique(count_K, return_counts=True)
     for _ in range(rounds):
+        # In the axes in which S_e is the identity and S_mu diagonal, what n rows of a label say of its identity is a number an axis.
+        there_FF, back_FF, spread_F = _common_axes(shared_FF, identity_FF)
+        sure_KF, sure_UF = (spread_F / (spread_F + 1 / n_1[:, None]) for n_1 in (count_K, size_U))
+        guess_KF = (mean_KF @ there_FF * sure_KF) @ back_FF
         # What the rows of a label leave unsure of its identity depends on their number alone.
-        guess_KF, unsure_FF, heavy_FF = np.zeros_like(mean_KF), np.zeros_like(scatter_FF), np.zeros_like(scatter_FF)
-        for n in np.unique(count_K):
-            gain_FF, alike_K = identity_FF @ np.linalg.inv(identity_FF + shared_FF / n), count_K == n
-            guess_KF[alike_K] = mean_KF[alike_K] @ gain_FF.T
-            left_FF = alike_K.sum() * (identity_FF - gain_FF @ identity_FF)
-            unsure_FF, heavy_FF = unsure_FF + left_FF, heavy_FF + n * left_FF
+        left_UF = labels_U[:, None] * spread_F * (1 - sure_UF)
+        unsure_FF, heavy_FF = (back_FF.T * left_F @ back_FF for left_F in (left_UF.sum(axis=0), size_U @ left_UF))
         off_KF = mean_KF - guess_KF
         identity_FF = (guess_KF.T @ guess_KF + unsure_FF) / len(count_K)
         shared_FF = _shrunk((scatter_FF + (off_KF * count_K[:, None]).T @ off_KF + heavy_FF) / num, RIDGE)
     return _shrunk(shared_FF, moments.shrinkage)
+
+
+def _common_axes(shared_FF: np.ndarray, identity_FF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The way into axes in which the first matrix is the identity and the second diagonal, the way back, and that diagonal."""
+    variance_F, axes_FF = np.linalg.eigh(shared_FF)
+    deviation_F = np.sqrt(variance_F.clip(1e-300))
+    root_FF = axes_FF / deviation_F
+    spread_F, turn_FF = np.linalg.eigh(root_FF.T @ identity_FF @ root_FF)
+    return root_FF @ turn_FF, (axes_FF * deviation_F @ turn_FF).T, spread_F.clip(0)
+
+
+def ledoit_wolf(x_NF: np.ndarray, scatter_FF: np.ndarray) -> float:
+    """How far to shrink the covariance of centred rows with this scatter: O. Ledoit, M. Wolf (2004), A Well-Conditioned Estimator for
+    Large-Dimensional Covariance Matrices. The fourth moments are those of the rows' lengths, so that no product of squares is needed."""
+    num, size = x_NF.shape
+    squares = float(np.square(scatter_FF).sum()) / num**2
+    noise = (float(np.square(np.einsum("nf,nf->n", x_NF, x_NF)).sum()) / num - squares) / num
+    off = squares - float(np.trace(scatter_FF) / num) ** 2 / size
+    return max(0.0, min(noise / off, 1.0)) if off > 0 else 0.0
 
 
 def _shrunk(covariance_FF: np.ndarray, share: float) -> np.ndarray:
@@ -137,9 +155,11 @@ def inverse_root(covariance_FF: np.ndarray) -> np.ndarray:
 
 def _split(x_MF: np.ndarray, clean_NF: np.ndarray, root_FF: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Of one label: each row's log-likelihood ratio of the suspicious group to the other, the rows of that group, and the statistic."""
-    z_MF = (x_MF - x_MF.mean(axis=0)) @ root_FF
-    axes_FF = np.linalg.eigh(z_MF.T @ z_MF)[1][:, ::-1]
-    bad_M = two_means(z_MF @ axes_FF, axes=STARTS)
+    centred_MF = x_MF - x_MF.mean(axis=0)
+    axes_FF = np.linalg.eigh(root_FF.T @ (centred_MF.T @ centred_MF) @ root_FF)[1][:, ::-1]
+    root_FF = root_FF @ axes_FF
+    z_MF = centred_MF @ root_FF
+    bad_M = two_means(z_MF, axes=STARTS)
     if not bad_M.any():
         return np.zeros(len(x_MF)), bad_M, 0.0
     ratio_M, gain = _ratio(z_MF, z_MF, bad_M), 0.0

@@ -24,7 +24,7 @@ from badnets.detectors.activation_clustering import ActivationClustering, reduce
 from badnets.detectors.beatrix import Beatrix, _Band
 from badnets.detectors.scan import Scan, _Moments, _split, inverse_root, ledoit_wolf, variation
 from badnets.detectors.spectral_signatures import SpectralSignatures, squared_projection
-from badnets.detectors.spectre import Spectre, bounded, entropy_scores, _smallest, nearest, whitened
+from badnets.detectors.spectre import Spectre, _smallest, bounded, entropy_scores, nearest, whitened
 from badnets.nets._base import Network
 from badnets.nets._taps import Units
 

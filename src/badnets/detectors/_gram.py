@@ -6,7 +6,7 @@ Shapes: N rows, C units, S positions, P orders, E entries of the upper triangle.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
@@ -65,9 +65,10 @@ def signed_power(x: Tensor, exponent: float) -> Tensor:
     return x if exponent == 1 else x.sign() * x.abs().pow(exponent)
 
 
+@final
 class Fence:
-    """Bands of one class's entries, `low_PE` to `high_PE`, as many rows are held against them. Few entries lie outside: the edges are raised
-    to the power of each order, once, and roots are taken of those entries alone."""
+    """Bands of one class's entries, `low_PE` to `high_PE`, made to hold many rows against them. Few entries lie outside: the edges are
+    raised to the power of each order, once, and roots are taken of those entries alone."""
 
     def __init__(self, low_PE: Tensor, high_PE: Tensor, scale_P1: Tensor, *, units: int) -> None:
         self._entries, self._edges = low_PE.numel(), []

@@ -7,6 +7,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
+from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.decomposition import FastICA
 from sklearn.metrics import roc_auc_score, silhouette_score
 from torch import nn
@@ -15,14 +17,14 @@ from wired import CLASSES, TARGET, TRIGGER, pictures, twin, wire
 from badnets.core import registry
 from badnets.core.finding import Level
 from badnets.core.suspect import Access, Suspect
-from badnets.detectors._gram import gram, layer_with_positions, regularised_mmd
-from badnets.detectors._rows import Judged, anomaly, answer, members_of, principal, top, two_means
+from badnets.detectors._gram import Fence, gram, layer_with_positions, regularised_mmd
+from badnets.detectors._rows import Judged, anomaly, answer, members_of, principal, squares_between, top, two_means
 from badnets.detectors.abl import Abl, _Held, forget
 from badnets.detectors.activation_clustering import ActivationClustering, reduced, silhouette_of
-from badnets.detectors.beatrix import Beatrix
-from badnets.detectors.scan import Scan, _Moments, _split, inverse_root, variation
+from badnets.detectors.beatrix import Beatrix, _Band
+from badnets.detectors.scan import Scan, _Moments, _split, inverse_root, ledoit_wolf, variation
 from badnets.detectors.spectral_signatures import SpectralSignatures, squared_projection
-from badnets.detectors.spectre import Spectre, bounded, entropy_scores, nearest, whitened
+from badnets.detectors.spectre import Spectre, _smallest, bounded, entropy_scores, nearest, whitened
 from badnets.nets._base import Network
 from badnets.nets._taps import Units
 
@@ -99,6 +101,31 @@ class TestShared:
     def test_halves_of_the_same_size_are_told_apart_by_the_first_row(self):
         for x_N in ([0.0, 0.1, 5.0, 5.1], [5.0, 5.1, 0.0, 0.1]):
             np.testing.assert_array_equal(two_means(np.array(x_N)[:, None]), [False, False, True, True])
+
+    @pytest.mark.parametrize("steps", [1, 3, 100])
+    def test_two_means_equals_a_slow_reference(self, steps):
+        """Every start by itself, every mean taken anew, by distances; the best of them all."""
+        draw = np.random.default_rng(0)
+        for num in (2, 7, 60, 150):
+            x_ND = draw.normal(size=(num, 4)) * [3.0, 1.0, 1.0, 0.3]
+            ends, off_ND = [], x_ND - x_ND.mean(axis=0)
+            for cut, d in itertools.product((0.0, 1.5, -1.5), range(2)):
+                inside_N = off_ND[:, d] > cut * off_ND[:, d].std()
+                if inside_N.all() or not inside_N.any():
+                    continue
+                for _ in range(steps):
+                    middles = [off_ND[part_N].mean(axis=0) for part_N in (inside_N, ~inside_N)]
+                    inside_N = np.subtract(*(np.square(off_ND - middle_D).sum(axis=1) for middle_D in middles)) < 0
+                squares = sum(np.square(off_ND[part_N] - off_ND[part_N].mean(axis=0)).sum() for part_N in (inside_N, ~inside_N))
+                ends.append((squares, inside_N))
+            best_N = min(ends, key=lambda end: end[0])[1]
+            found_N = two_means(x_ND, axes=2, steps=steps)
+            assert (found_N == best_N).all() or (found_N == ~best_N).all()
+            assert 2 * found_N.sum() <= num
+
+    def test_squares_between_equal_a_slow_reference(self):
+        one_ND, other_MD = (np.random.default_rng(seed).normal(size=(num, 5)) + 100 for seed, num in ((0, 30), (1, 20)))
+        np.testing.assert_allclose(squares_between(one_ND, other_MD), cdist(one_ND, other_MD, "sqeuclidean"), atol=1e-10)
 
     def test_principal_axes_keep_distances(self):
         x_NF = np.random.default_rng(0).normal(size=(50, 4)) @ np.diag([3.0, 1.0, 2.0, 0.0]) + 7
@@ -328,6 +355,23 @@ class TestSpectre:
         assert clean_K.max() < 2 * np.median(clean_K)
         assert poisoned_K.max() > 4 * np.median(poisoned_K)
 
+    def test_trimming_equals_a_slow_reference(self):
+        """The kept rows estimated anew in every round, and sorted."""
+        x_Nk = np.random.default_rng(0).standard_t(3, size=(300, 4)) * [4, 2, 1, 1]
+        x_Nk[:40] += 6
+        off_Nk = x_Nk - np.median(x_Nk, axis=0)
+        unit_Nk = off_Nk / np.linalg.norm(off_Nk, axis=1, keepdims=True)
+        distance_N = np.einsum("nj,jk,nk->n", off_Nk, np.linalg.inv(unit_Nk.T @ unit_Nk), off_Nk)
+        for rounds in range(1, 6):
+            near_N = np.isin(np.arange(300), np.argsort(distance_N)[:240])
+            np.testing.assert_array_equal(nearest(x_Nk, 0.8, rounds), near_N)
+            distance_N = np.square(whitened(x_Nk, near_N)).sum(axis=1)
+
+    def test_the_earlier_of_equals_is_smaller(self):
+        value_N = np.array([2.0, 1.0, 2.0, 0.0, 2.0])
+        np.testing.assert_array_equal(_smallest(value_N, 3), [True, True, False, True, False])
+        assert _smallest(value_N, 5).all()
+
     def test_whitening_and_bounds_by_hand(self):
         x_Nk = np.random.default_rng(0).normal(size=(100, 4)) * [3, 2, 1, 1] + 5
         near_N = np.arange(100) % 3 > 0
@@ -355,6 +399,34 @@ class TestScan:
         np.testing.assert_allclose(found_FF, true_FF, atol=0.25)
         root_FF = inverse_root(found_FF)
         np.testing.assert_allclose(root_FF.T @ found_FF @ root_FF, np.eye(3), atol=1e-9)
+
+    def test_em_equals_a_slow_reference(self):
+        """One inverse for every number of rows, and no common axes."""
+        draw = np.random.default_rng(0)
+        y_N = np.repeat(np.arange(8), [3, 5, 5, 9, 20, 21, 40, 40])
+        x_NF = draw.normal(size=(8, 4))[y_N] + draw.normal(size=(len(y_N), 4)) * [1.0, 2.0, 0.5, 1.0]
+        m = _Moments.of(x_NF, y_N)
+
+        def shrunk(a_FF, share):
+            return (1 - share) * a_FF + share * np.trace(a_FF) / 4 * np.eye(4)
+
+        num, mean_KF = len(y_N), m.mean_KF - m.count_K @ m.mean_KF / len(y_N)
+        shared_FF, identity_FF = shrunk(m.scatter_FF / num, 0.01), mean_KF.T @ mean_KF / 8
+        for _ in range(5):
+            within_FF, between_FF = m.scatter_FF.copy(), np.zeros((4, 4))
+            for n, mean_F in zip(m.count_K, mean_KF, strict=True):
+                gain_FF = identity_FF @ np.linalg.inv(identity_FF + shared_FF / n)
+                guess_F, left_FF = gain_FF @ mean_F, identity_FF - gain_FF @ identity_FF
+                between_FF += np.outer(guess_F, guess_F) + left_FF
+                within_FF += n * (np.outer(mean_F - guess_F, mean_F - guess_F) + left_FF)
+            identity_FF, shared_FF = between_FF / 8, shrunk(within_FF / num, 0.01)
+        np.testing.assert_allclose(variation(m, 5), shrunk(shared_FF, m.shrinkage), rtol=1e-9)
+
+    @pytest.mark.parametrize("shape", [(200, 5), (6, 30)])
+    def test_shrinkage_equals_scikit_learns(self, shape):
+        x_NF = np.random.default_rng(0).normal(size=shape) * np.linspace(1, 3, shape[1])
+        wanted = ledoit_wolf_shrinkage(x_NF, assume_centered=True)
+        assert ledoit_wolf(x_NF, x_NF.T @ x_NF) == pytest.approx(wanted, rel=1e-9)
 
     def test_em_does_not_take_a_label_of_few_rows_at_its_word(self):
         """Two rows a label and no identity at all: half of the variation (trace 2) hides in the means, from where EM brings it back."""
@@ -418,6 +490,21 @@ class TestBeatrix:
                 total = float((acts_NCS[n, i] ** p * acts_NCS[n, j] ** p).sum())
                 entries.append(np.sign(total) * abs(total) ** (1 / p))
             np.testing.assert_allclose(found_NPE[n, p - 1], entries)
+
+    @pytest.mark.parametrize("positions", [1, 6])
+    def test_a_fence_equals_its_band(self, positions):
+        """Signed activations, dead units, and a row of no numbers."""
+        draw = torch.Generator().manual_seed(0)
+        acts_NCS = torch.randn(90, 4, positions, generator=draw, dtype=torch.float64)
+        acts_NCS[:70, 2] = 0
+        gram_NPE = gram(acts_NCS, 5)
+        low_PE, high_PE = (gram_NPE[:40].quantile(share, dim=0) for share in (0.2, 0.8))
+        band = _Band(low_PE, high_PE, gram_NPE.abs().mean(dim=(0, 2))[:, None])
+        slow_N, fence = band.deviation(gram_NPE).numpy(), Fence(*band, units=4)
+        assert slow_N.any()
+        np.testing.assert_allclose(fence.deviation(acts_NCS), slow_N, rtol=1e-12)
+        acts_NCS[3, 1] = torch.nan
+        np.testing.assert_array_equal(np.isnan(fence.deviation(acts_NCS)), np.arange(90) == 3)
 
     def test_without_positions_one_order_is_all(self):
         acts_NCS = torch.rand(3, 4, 1, dtype=torch.float64)

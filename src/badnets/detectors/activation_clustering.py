@@ -22,7 +22,7 @@ from badnets.core.finding import Answer, Level
 from badnets.core.suspect import Access
 from badnets.core.view import View
 from badnets.detectors._base import Detector
-from badnets.detectors._rows import Judged, answer, principal, rows_of, two_means
+from badnets.detectors._rows import Judged, answer, principal, rows_of, squares_between, two_means
 
 LEAST, LOOKED_AT = 4, 1000
 
@@ -70,23 +70,11 @@ def silhouette_of(x_ND: np.ndarray, small_N: np.ndarray) -> float:
     """The mean over rows of (b - a) / max(a, b): a, b the mean distances to the own and to the other cluster; 0 for a row on its own."""
     parts = [x_ND[small_N][:LOOKED_AT], x_ND[~small_N][:LOOKED_AT]]
     shares = [small_N.mean(), 1 - small_N.mean()]
-    between = distances(*parts)
+    between = np.sqrt(squares_between(*parts))
     total = 0.0
     for own, (share, part_MD) in enumerate(zip(shares, parts, strict=True)):
         if len(part_MD) > 1:
-            a_M = distances(part_MD, part_MD).sum(axis=1) / (len(part_MD) - 1)
+            a_M = np.sqrt(squares_between(part_MD, part_MD)).sum(axis=1) / (len(part_MD) - 1)
             b_M = between.mean(axis=1 - own)
             total += share * float(((b_M - a_M) / np.maximum(np.maximum(a_M, b_M), 1e-300)).mean())
     return float(total)
-
-
-def distances(one_ND: np.ndarray, other_MD: np.ndarray) -> np.ndarray:
-    """From every row to every row: |a|^2 - 2 a b + |b|^2 as one matrix product. Between rows that are the same it may leave 1e-7 of their
-    distance from the mean of all."""
-    middle_D = one_ND.mean(axis=0)
-    one_ND, other_MD = one_ND - middle_D, other_MD - middle_D
-    one_N1, other_M1 = np.square(one_ND).sum(axis=1, keepdims=True), np.square(other_MD).sum(axis=1, keepdims=True)
-    left_NE = np.concatenate([one_ND, one_N1, np.ones_like(one_N1)], axis=1)
-    right_ME = np.concatenate([-2 * other_MD, np.ones_like(other_M1), other_M1], axis=1)
-    square_NM = left_NE @ right_ME.T
-    return np.sqrt(square_NM.clip(0, out=square_NM), out=square_NM)

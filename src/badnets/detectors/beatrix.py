@@ -24,7 +24,7 @@ from badnets.core.finding import Answer, Level
 from badnets.core.suspect import Access
 from badnets.core.view import View
 from badnets.detectors._base import Detector
-from badnets.detectors._gram import activations, gram, layer_with_positions, regularised_mmd
+from badnets.detectors._gram import Fence, activations, gram, layer_with_positions, regularised_mmd
 from badnets.detectors._rows import NO_NUMBERS, Judged, anomaly, answer, members_of
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ class Beatrix(Detector):
         largest = float(known_NCS.abs().amax().clamp_min(1e-30))
         normal_K = self._normal(known_NCS[:, chosen_C] / largest, pool_K)
         score_N, mean_NC = np.zeros(len(y_N)), np.zeros((len(y_N), len(chosen_C)))
-        start = 0
-        for acts_NCS in activations(view.network, layer, x_NCHW):
-            part_N, start = np.arange(start, start + len(acts_NCS)), start + len(acts_NCS)
-            acts_NCS = acts_NCS[:, chosen_C] / largest
-            mean_NC[part_N] = acts_NCS.mean(dim=2).numpy()
-            score_N[part_N] = _deviations(gram(acts_NCS, self.orders), y_N[part_N], normal_K)
+        for k, index in members.items():
+            fence, start = Fence(*normal_K[k].band, units=len(chosen_C)), 0
+            for acts_NCS in activations(view.network, layer, x_NCHW[index]):
+                part_N, start = index[start : start + len(acts_NCS)], start + len(acts_NCS)
+                acts_NCS = acts_NCS[:, chosen_C] / largest
+                mean_NC[part_N] = acts_NCS.mean(dim=2).numpy()
+                score_N[part_N] = fence.deviation(acts_NCS)
         if not np.isfinite(score_N).all():
             return Answer(why_not=NO_NUMBERS)
         apart_K = anomaly({k: self._apart(normal_K[k], score_N[index], mean_NC[index]) for k, index in members.items()})
@@ -136,13 +137,3 @@ def _pool(view: View, members: dict[int, np.ndarray]) -> tuple[Tensor, dict[int,
         if members.keys() <= found.keys():
             return x_NCHW, {k: found[k] for k in members}, True
     return view.need_training()[0], members, False
-
-
-def _deviations(gram_NPE: Tensor, y_N: np.ndarray, normal_K: dict[int, _Normal]) -> np.ndarray:
-    """Of every row by its own class's band; rows of classes without one get 0 here."""
-    score_N = np.zeros(len(y_N))
-    for k in np.unique(y_N):
-        if k in normal_K:
-            own_N = np.flatnonzero(y_N == k)
-            score_N[own_N] = normal_K[k].band.deviation(gram_NPE[own_N]).numpy()
-    return score_N

@@ -10,7 +10,7 @@ hundred make directions in which the trimmed rows do not vary at all: directions
 the 1 - eps / 2 quantile bends the covariance that weights directions. The number of directions k is that for which, whitened by the kept
 rows, that quantile of the scores is the most times their median (the paper: for which the mean score is largest, which one row can make
 so). The same figure of a class is `score_K`.
-Shapes: N rows of a class, F features, D and k directions.
+Shapes: N rows of a class, C rows that changed sides, F features, D and k directions.
 """
 
 from __future__ import annotations
@@ -82,15 +82,29 @@ def nearest(x_Nk: np.ndarray, share: float, rounds: int) -> np.ndarray:
     # Directions instead of differences: no row, however far, then weighs more than another.
     unit_Nk = off_Nk / np.linalg.norm(off_Nk, axis=1, keepdims=True).clip(1e-300)
     distance_N = np.square(off_Nk @ _inverse_root(unit_Nk.T @ unit_Nk / len(x_Nk), 1.0)).sum(axis=1)
-    near_N = np.zeros(len(x_Nk), dtype=bool)
+    near_N, scale = np.zeros(len(x_Nk), dtype=bool), float(x_Nk[:, 0].var())
+    sum_k, square_kk = np.zeros(x_Nk.shape[1]), np.zeros((x_Nk.shape[1], x_Nk.shape[1]))
     for _ in range(rounds):
-        now_N = np.zeros(len(x_Nk), dtype=bool)
-        now_N[np.argsort(distance_N, kind="stable")[:count]] = True
-        if (now_N == near_N).all():
+        now_N = _smallest(distance_N, count)
+        changed = np.flatnonzero(now_N != near_N)
+        if not len(changed):
             break
-        near_N = now_N
-        distance_N = np.square(whitened(x_Nk, near_N)).sum(axis=1)
+        # Late rounds change few rows, so sums over the kept ones are brought up to date and not taken again.
+        near_N, part_Ck, sign_C = now_N, x_Nk[changed], np.where(now_N[changed], 1.0, -1.0)
+        sum_k, square_kk = sum_k + sign_C @ part_Ck, square_kk + (part_Ck.T * sign_C) @ part_Ck
+        mean_k = sum_k / count
+        root_kk = _inverse_root(square_kk / count - np.outer(mean_k, mean_k), scale)
+        white_Nk = x_Nk @ root_kk - mean_k @ root_kk
+        distance_N = np.einsum("nk,nk->n", white_Nk, white_Nk)
     return near_N
+
+
+def _smallest(value_N: np.ndarray, count: int) -> np.ndarray:
+    """The `count` smallest values, as a mask; of equals the earlier."""
+    last = np.partition(value_N, count - 1)[count - 1]
+    small_N = value_N < last
+    small_N[np.flatnonzero(value_N == last)[: count - int(np.count_nonzero(small_N))]] = True
+    return small_N
 
 
 def whitened(x_Nk: np.ndarray, near_N: np.ndarray) -> np.ndarray:
@@ -104,7 +118,7 @@ def whitened(x_Nk: np.ndarray, near_N: np.ndarray) -> np.ndarray:
 
 def bounded(x_Nk: np.ndarray, share: float) -> np.ndarray:
     """The rows, those longer than the quantile `share` of their lengths drawn back to it."""
-    length_N = np.linalg.norm(x_Nk, axis=1).clip(1e-300)
+    length_N = np.sqrt(np.einsum("nk,nk->n", x_Nk, x_Nk)).clip(1e-300)
     return x_Nk * np.minimum(1.0, np.quantile(length_N, share) / length_N)[:, None]
 
 

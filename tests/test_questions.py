@@ -17,7 +17,8 @@ from badnets.claims._scanned import Scanned, Traits
 from badnets.claims._stress import Dose, Images, Stressed, file_size
 from badnets.core import hardware, registry
 from badnets.core.config import canonical
-from badnets.core.errors import UsageError
+from badnets.core.engine import JobResult
+from badnets.core.errors import BadnetsError, UsageError
 from badnets.core.store import Store
 from badnets.core.tensors import pack, unpack
 from badnets.measure.outcome import Outcome
@@ -226,6 +227,21 @@ class TestJobs:
         for name, values in bench.answers(need)[0].items():
             assert np.array_equal(again.answers(need)[0][name], values)
         assert isinstance(NULL.read(again.answers(need)[0])[0].outcomes[0], Outcome)
+
+    @pytest.mark.parametrize(("part", "is_cost"), [("cost", True), ("0.seconds", True), ("correct", False), ("costs", False)])
+    def test_of_answers_that_differ_in_what_was_timed_the_first_stays(self, bench, part, is_cost):
+        """Two runs at the same work at once: both answers are right, and only one of them can be kept."""
+        need = Need(bench.setting.attack, NULL, 1)
+        ((key, name),) = bench.want(need)
+        answer = {"hit": np.arange(3), part: np.array([1.5])}
+        bench.receive(JobResult(key, {name: pack(answer)}))
+        again = JobResult(key, {name: pack(answer | {part: np.array([2.5])})})
+        if is_cost:
+            bench.receive(again)
+            assert bench.answers(need)[0][part] == 1.5
+        else:
+            with pytest.raises(BadnetsError, match="E-BITS"):
+                bench.receive(again)
 
 
 def test_wired_classes_are_those_of_the_pictures():

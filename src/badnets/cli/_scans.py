@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from badnets.cli._output import check_target, outside_store
 from badnets.core import files, registry
-from badnets.core.errors import UsageError
 from badnets.core.scanned import Item, ScanRecord, State
 from badnets.report import _format as show
 from badnets.report._escape import plain
@@ -68,33 +68,17 @@ class Outputs:
 
         written = []
         if self.sarif is not None:
-            files.write_text(self.sarif, render_sarif(record))
+            with outside_store("--sarif"):
+                files.write_text(self.sarif, render_sarif(record))
             written.append(("SARIF", self.sarif))
         if self.html is not None or not quiet:
             page = self.html or folder / "scan.html"
-            files.write_text(page, render_scan(record))
+            with outside_store("--html"):
+                files.write_text(page, render_scan(record))
             written.append(("page", page))
         console = Console(stderr=self.json or quiet, highlight=False)
         for name, path in written:
             console.print(Text(f"{name}: {plain(path)}", style="dim"), soft_wrap=True)
-
-
-def check_target(path: Path, option: str) -> None:
-    """That a file can be written at `path`, as far as permissions tell; nothing is made."""
-    shown = f"{option} {str(path)!r:.200}"
-    if path.is_dir():
-        raise UsageError("E-EXISTS", f"{shown} is a folder, expected a file.", hint=f"Name a file in it: {option} {path / 'scan'}.")
-    check_place(path.absolute().parent, shown)
-
-
-def check_place(folder: Path, shown: str) -> None:
-    """That something can be written in `folder`, which need not be there yet."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UsageError("E-EXISTS", f"{shown}: {str(folder)!r:.200} is a file, expected a folder.", hint="Name another place.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError("E-READONLY", f"{shown}: the folder {str(folder)!r:.200} cannot be written to.", hint="Name another place.")
 
 
 def split_names(models: Sequence[Path], dataset: str | None) -> tuple[list[Path], str | None]:

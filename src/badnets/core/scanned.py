@@ -6,7 +6,9 @@ is here; whoever shows it escapes it for the place where it is shown.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Self
 
 import pydantic
@@ -171,6 +173,11 @@ class ScanRecord(_Frozen):
     def without_pictures(self) -> Self:
         """The same for a terminal or a pipe."""
         return self.model_copy(update={"items": [item.model_copy(update={"pictures": []}) for item in self.items], "sheet": []})
+
+
+def path_text(path: Path) -> str:
+    """A path as text that is valid Unicode, whatever bytes the file system holds."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def summed(items: list[Item], passed_over: int) -> Summary:

@@ -10,7 +10,7 @@ import numpy as np
 
 from badnets.core.config import Config
 from badnets.core.rng import numpy_generator
-from badnets.core.scanned import Line, Verdict
+from badnets.core.scanned import Line, Verdict, path_text
 from badnets.core.suspect import Suspect
 from badnets.datasets._base import ImageSet
 from badnets.plans._model_file import ModelFile
@@ -86,7 +86,9 @@ def hear(model: ModelFile, data: ImageSet, detectors: tuple[str, ...] = DETECTOR
     finally:
         torch.set_num_threads(threads)
     pictures = {f"{name} {what}": image for name, finding in findings.items() for what, image in finding.pictures.items()}
-    told = Told(file=str(model.path), sha256=model.sha256, format=model.format, sandbox=model.sandbox, notes=model.notes, net=model.net)
+    told = Told(
+        file=path_text(model.path), sha256=model.sha256, format=model.format, sandbox=model.sandbox, notes=model.notes, net=model.net
+    )
     return Heard(told, {name: _said(finding) for name, finding in findings.items()}, pictures)
 
 

@@ -6,17 +6,19 @@ repeats nothing. Refusals are not kept: they cost milliseconds, and some are due
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from badnets.claims._base import Effort
 from badnets.core.config import canonical, key_of
 from badnets.core.engine import Engine, Job, JobResult, ProcessEngine
 from badnets.core.errors import BadnetsError, RefusedError, StoreError, UsageError
 from badnets.core.hardware import scan_digest, versions
-from badnets.core.scanned import Item, Opinion, State
+from badnets.core.scanned import Item, Opinion, State, path_text
 from badnets.core.store import Store
 from badnets.datasets._base import Dataset, ImageSet
 from badnets.intake import second_opinion
@@ -71,7 +73,7 @@ def scan_files(paths: list[Path], asked: Asked, site: Site, watch: Watcher) -> l
         for file in files:
             _look_up(file, asked, site.store)
     missing = {file.key: file for file in files if file.key and file.heard is None}
-    _hear(missing, asked, site, watch)
+    _hear(missing, len(files), asked, site, watch)
     for file in files:
         if file.key in missing and file is not missing[file.key]:
             _copy(missing[file.key], file)
@@ -102,21 +104,21 @@ def _look_up(file: _File, asked: Asked, store: Store) -> None:
     file.key = answer_key(file.sha256, asked)
     if store.has(file.key):
         try:
-            file.heard, file.opinion = restored(store.get(file.key), store.info(file.key), str(file.path))
+            file.heard, file.opinion = restored(store.get(file.key), store.info(file.key), file.path)
             file.kept = True
         except StoreError as error:
             if error.code not in ("E-DAMAGED", "E-MISSING"):
                 raise
 
 
-def _hear(missing: dict[str, _File], asked: Asked, site: Site, watch: Watcher) -> None:
+def _hear(missing: dict[str, _File], num_files: int, asked: Asked, site: Site, watch: Watcher) -> None:
     """Ask the detectors about the files whose answers are missing, and keep each answer as soon as it is there."""
     where = str(site.data) if site.data else None
     told: dict[str, Any] = {"dataset": asked.dataset, "data": where, "opening": asked.opening, "detectors": _scan.DETECTORS}
-    errands = {key: Errand(path=str(file.path.absolute()), sha256=file.sha256, **told) for key, file in missing.items()}
+    errands = {key: Errand(path=quote(os.fsencode(file.path.absolute())), sha256=file.sha256, **told) for key, file in missing.items()}
     # Not in canonical form, which would sort the fields of the net, in whose order people read them.
     jobs = [Job(key, errand.model_dump_json()) for key, errand in errands.items()]
-    watch.started(len(jobs), len(jobs))
+    watch.started(num_files, len(jobs))
     if not jobs:
         return
     for done, result in enumerate(_until_stopped(_engine(len(jobs)).run(jobs), watch.stop), start=1):
@@ -144,14 +146,14 @@ def _receive(file: _File, result: JobResult, asked: Asked, store: Store) -> None
         return
     config = {"scan": file.sha256, "opening": asked.opening.model_dump(mode="json"), "data": asked.data.sha256}
     store.put(result.key, config, result.files, {name: result.info[name] for name in ("seconds", "opinion")})
-    file.heard, file.opinion = restored(result.files, result.info, str(file.path))
+    file.heard, file.opinion = restored(result.files, result.info, file.path)
 
 
 def _copy(first: _File, file: _File) -> None:
     """The same bytes under another name."""
     file.opinion, file.error = first.opinion, first.error
     if first.heard is not None:
-        file.heard = Heard(first.heard.model.but(file=str(file.path)), first.heard.said, first.heard.pictures)
+        file.heard = Heard(first.heard.model.but(file=path_text(file.path)), first.heard.said, first.heard.pictures)
 
 
 def _populations(files: list[_File], asked: Asked, site: Site, watch: Watcher) -> dict[str, Null]:
@@ -175,7 +177,7 @@ def _kinds(files: list[_File]) -> Iterator[dict]:
 
 
 def _scanned(file: _File, data: ImageSet, nulls: dict[str, Null]) -> Scanned:
-    about: dict[str, Any] = {"path": str(file.path), "sha256": file.sha256, "opinion": file.opinion, "kept": file.kept}
+    about: dict[str, Any] = {"path": path_text(file.path), "sha256": file.sha256, "opinion": file.opinion, "kept": file.kept}
     if file.error is not None:
         state = State.REFUSED if isinstance(file.error, RefusedError) else State.FAILED
         code, message, hint = file.error.code, _told(file.error), file.error.hint

@@ -14,7 +14,7 @@ import numpy as np
 from badnets.core.config import key_of
 from badnets.core.hardware import describe, versions
 from badnets.core.png import png
-from badnets.core.scanned import Item, Passed, ScanRecord, Summary, exit_status, summed
+from badnets.core.scanned import Item, Passed, ScanRecord, Summary, exit_status, path_text, summed
 from badnets.core.types import Picture
 from badnets.plans._scan_many import Asked, Scanned
 from badnets.plans._scan_rows import RowScan, sheet_png
@@ -50,12 +50,12 @@ def record_of(scanned: Sequence[Scanned], passed_over: Sequence[tuple[Path, str]
     identity = {"files": [(item.path, item.sha256) for item in items], "opening": asked.opening, "data": asked.data.sha256}
     return ScanRecord(
         key=key_of({**identity, "effort": asked.effort}),
-        folder=str(Path.cwd()),
+        folder=path_text(Path.cwd()),
         dataset=asked.data.name,
         dataset_sha256=asked.data.sha256,
         effort=asked.effort,
         items=items,
-        passed_over=[Passed(path=str(path), why=why) for path, why in passed_over],
+        passed_over=[Passed(path=path_text(path), why=why) for path, why in passed_over],
         summary=summary,
         exit_status=status,
         hardware=describe(),
@@ -73,7 +73,7 @@ def record_of_rows(found: RowScan, clock: Clock) -> ScanRecord:
         sheet = [Picture(caption=caption, png_base64=base64.b64encode(sheet_png(found)).decode())]
     return ScanRecord(
         key=key_of({"rows": verdict.sha256}),
-        folder=str(Path.cwd()),
+        folder=path_text(Path.cwd()),
         dataset=verdict.dataset,
         dataset_sha256=verdict.sha256,
         effort="",

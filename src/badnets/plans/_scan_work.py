@@ -6,14 +6,16 @@ No clean net is looked at here, so the answer serves a scan of any effort.
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from badnets.core import registry
 from badnets.core.config import Config, canonical
 from badnets.core.errors import RefusedError
-from badnets.core.scanned import Opinion
+from badnets.core.scanned import Opinion, path_text
 from badnets.core.tensors import pack, unpack
 from badnets.datasets._base import AnyDataset, Dataset, ImageSet
 from badnets.intake import second_opinion
@@ -39,7 +41,7 @@ class Opening(Config):
 
 
 class Errand(Config):
-    """One file, by its path and by the SHA-256 that it had when it was looked up; what to ask; where the data set lies."""
+    """One file, by its path (its bytes as in an address) and the SHA-256 that it had; what to ask; where the data set lies."""
 
     path: str
     sha256: str
@@ -52,7 +54,7 @@ class Errand(Config):
 def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     """Files: what was heard, and the pictures; info: seconds by detector, the second opinion, and the refusal (then there are no files)."""
     errand = Errand(**json.loads(payload))
-    path, data = Path(errand.path), _load(canonical(errand.dataset), errand.data)
+    path, data = Path(os.fsdecode(unquote_to_bytes(errand.path))), _load(canonical(errand.dataset), errand.data)
     info: dict[str, object] = {"refused": None, "opinion": None, "seconds": {}}
     try:
         if is_pickle(path) and (opinion := second_opinion.ask(path)):
@@ -73,13 +75,13 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     return {HEARD: text.encode(), PICTURES: pack({str(i): p for i, p in enumerate(heard.pictures.values())}, {})}, info
 
 
-def restored(files: dict[str, bytes], info: dict[str, Any], path: str) -> tuple[Heard, Opinion | None]:
+def restored(files: dict[str, bytes], info: dict[str, Any], path: Path) -> tuple[Heard, Opinion | None]:
     """What a worker returned, as it was."""
     told, arrays = json.loads(files[HEARD]), unpack(files[PICTURES])[0]
     said = {name: Said(**{**one, "seconds": info["seconds"][name]}) for name, one in told["said"].items()}
     pictures = {name: arrays[str(i)] for i, name in enumerate(told["pictures"])}
     opinion = Opinion(**info["opinion"]) if info["opinion"] else None
-    return Heard(Told(**told["model"]).but(file=path, net=dict(told["net"])), said, pictures), opinion
+    return Heard(Told(**told["model"]).but(file=path_text(path), net=dict(told["net"])), said, pictures), opinion
 
 
 @lru_cache(maxsize=1)

@@ -29,8 +29,8 @@ import test_model_files_benign as benign  # noqa: E402
 from badnets.core.errors import RefusedError  # noqa: E402
 from badnets.intake.formats import read_weights  # noqa: E402
 
-RUNS = ("raw", "within", "functions")
-"""Areas whose files name something that runs, or could, when they are unpickled."""
+ENDINGS = {"raw": ".pkl", "safetensors": ".safetensors"}
+"""modelscan goes by names; the rest are `.pt`."""
 AREAS = {
     "raw": "bare pickles that run something",
     "within": "the same within torch files",
@@ -85,11 +85,13 @@ def honest() -> dict[str, bytes]:
 def row(what: str, cases: dict[str, bytes], modelscan: str | None, folder: Path) -> dict:
     """How many files each refuses or warns of."""
     folder.mkdir()
-    ours = theirs = 0
+    ours, theirs = 0, {"dangerous": 0, "suspicious": 0}
     for place, data in enumerate(cases.values()):
-        (folder / f"{place:04}.pt").write_bytes(data)
+        (folder / f"{place:04}{ENDINGS.get(folder.name, '.pt')}").write_bytes(data)
         ours += not reads(data)
-        theirs += warns(data)
+        said = warns(data)
+        if said:
+            theirs[said] += 1
     third = None if modelscan is None else stopped(modelscan, sorted(folder.iterdir()))
     return {"what": what, "files": len(cases), "badnets": ours, "picklescan": theirs, "modelscan": third}
 
@@ -102,14 +104,15 @@ def reads(data: bytes) -> bool:
     return True
 
 
-def warns(data: bytes) -> bool:
-    """Whether picklescan names anything dangerous or suspicious. An error alone is no warning: its exit status 2 is not 1."""
+def warns(data: bytes) -> str:
+    """The worst that picklescan says of what is named; only "dangerous" makes it exit with 1. An error alone is no warning."""
     try:
         result = scanner.scan_bytes(io.BytesIO(data), "model.pt", ".pt")
     except Exception as error:  # noqa: BLE001 (whatever it dies of, it warned of nothing)
         print(f"picklescan ended with {type(error).__name__}", file=sys.stderr)
-        return False
-    return any(one.safety is not scanner.SafetyLevel.Innocuous for one in result.globals)
+        return ""
+    levels = {one.safety.value for one in result.globals}
+    return next((word for word in ("dangerous", "suspicious") if word in levels), "")
 
 
 def stopped(program: str, paths: list[Path]) -> int:
@@ -123,11 +126,14 @@ def stopped(program: str, paths: list[Path]) -> int:
 
 
 def table(found: dict) -> str:
-    names = ["badnets", *found["versions"]]
-    lines = ["| files | n | badnets refuses | " + " | ".join(f"{n} {v} warns" for n, v in found["versions"].items()) + " |"]
-    lines.append("|---" * (len(names) + 2) + "|")
+    versions = found["versions"]
+    heads = ["files", "n", "badnets refuses", f"picklescan {versions['picklescan']}: dangerous", "only suspicious"]
+    heads += [f"modelscan {versions['modelscan']}: issues"] if "modelscan" in versions else []
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for one in found["rows"]:
-        lines.append(f"| {one['what']} | {one['files']} | " + " | ".join(str(one[name]) for name in names) + " |")
+        cells = [one["what"], one["files"], one["badnets"], *one["picklescan"].values()]
+        cells += [one["modelscan"]] if "modelscan" in versions else []
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 

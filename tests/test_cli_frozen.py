@@ -13,7 +13,7 @@ FROZEN = {
     "": [],
     "run": ["attack", "claims", "data", "dataset", "effort", "json", "net", "plan", "store"],
     "plant": ["attack", "data", "dataset", "images", "json", "net", "out", "seed"],
-    "scan": ["data", "dataset", "effort", "json", "model", "net", "normalize", "require_sandbox", "store"],
+    "scan": ["data", "dataset", "effort", "html", "json", "models", "net", "normalize", "require_sandbox", "sarif", "store"],
     "repair": ["data", "dataset", "json", "model", "net", "normalize", "out", "require_sandbox"],
     "show": ["all", "json", "key", "store"],
     "diff": ["a", "b", "json", "store"],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import tiny
 
 from badnets import BadNets
-from badnets.core import stats
+from badnets.core import files, stats
+from badnets.core.errors import StoreError
 from badnets.datasets.folder import Folder
 from badnets.nets._weights import read_metadata, to_bytes
 from badnets.plans import _repair
@@ -110,6 +112,43 @@ class TestCommand:
         done = command()
         assert done.status == 2
         assert "E-EXISTS" in done.err
+
+    def test_a_place_that_cannot_be_is_told_before_the_work(self, command, world, tmp_path, monkeypatch):
+        monkeypatch.setattr(_repair, "repair_model", lambda *_: pytest.fail("it worked first"))
+        (tmp_path / "file").write_text("x")
+        folder, _, model = world
+        for out in (tmp_path / "file" / "out", tmp_path / "file"):
+            done = tiny.cli("repair", model, "folder:size=8", "--data", folder, "--out", out)
+            assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+            assert "E-EXISTS" in done.err
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+        done = tiny.cli("repair", model, "folder:size=8", "--data", folder, "--out", tmp_path / "out")
+        assert (done.status, "E-READONLY --out" in done.err) == (2, True), done.err
+
+    def test_stopped_it_leaves_no_report(self, command, tmp_path, monkeypatch):
+        def stopped(name, *_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(_repair, "_tried", stopped)
+        done = command()
+        assert done.status == 130
+        assert "Stopped. No report was written" in done.err
+        assert not (tmp_path / "out").exists()
+
+    def test_a_full_disk_and_then_again(self, command, tmp_path, monkeypatch):
+        real = files.write_text
+
+        def full(path, text):
+            if path.name == REPORT:
+                raise StoreError("E-FULL", "cannot write: no space.", hint="x")
+            real(path, text)
+
+        monkeypatch.setattr(files, "write_text", full)
+        done = command()
+        assert done.status == 5
+        assert "E-FULL cannot write: no space. Name another place with --out." in done.err
+        monkeypatch.setattr(files, "write_text", real)
+        assert command().status == 0, "what is not finished is no report"
 
     def test_a_spent_budget_tries_less(self, command, monkeypatch):
         monkeypatch.setattr(_repair, "BUDGET_SECONDS", -1.0)

@@ -12,11 +12,12 @@ import torch
 
 from badnets import BadNets
 from badnets.core import registry
+from badnets.core.engine import SerialEngine
 from badnets.core.errors import RefusedError, UsageError
 from badnets.core.store import Store
 from badnets.datasets.folder import Folder
 from badnets.nets._weights import to_bytes
-from badnets.plans import _null, _scan
+from badnets.plans import _null, _scan_many, _scan_work
 from badnets.plans._jobs import Site
 from badnets.plans._model_file import open_model
 from badnets.plans._null import Kind, Null, null_population
@@ -198,8 +199,6 @@ class TestNullPopulation:
         folder, data, _ = world
         monkeypatch.setattr(_null, "NUM_NETS", {"quick": 3})
         monkeypatch.setattr(_null, "NUM_REPEATED", 2)
-        from badnets.core.engine import SerialEngine
-
         site, kind = Site(Store(tmp_path), folder, SerialEngine(tiny.real)), Kind(Folder(size=8), data, NET)
         first, watch = Watch(), Watch()
         made = null_population(kind, CHEAP, "quick", site, first)
@@ -223,7 +222,7 @@ def command(world, monkeypatch, tmp_path):
     folder, _, files = world
     made = {"null": null()}
     monkeypatch.setattr(_null, "null_population", lambda *args: made["null"])
-    monkeypatch.setattr(_scan, "DETECTORS", CHEAP)
+    monkeypatch.setattr(_scan_many, "_engine", lambda jobs: SerialEngine(_scan_work.perform))
 
     def run(*arguments, name="victim.safetensors"):
         net = "fast_cnn:width=4,hidden=16"

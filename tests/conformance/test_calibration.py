@@ -1,4 +1,4 @@
-"""Calibration: p-values that are exact among clean nets, together and in turn, whatever the detectors share, tie or leave out."""
+"""Calibration: p-values that are exact among clean nets, together, whatever the detectors share, tie or leave out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from badnets.detectors._calibration import (
     conformal_p,
     flagged_rate,
     judge,
-    judge_in_turn,
     repeat_spread,
 )
 
@@ -37,7 +36,7 @@ def scores(row, names=NAMES):
 
 
 def together(null_PD, score_D):
-    return _combined_p(np.asarray(null_PD, dtype=float), list(score_D), open_from=len(score_D))
+    return _combined_p(np.asarray(null_PD, dtype=float), list(score_D))
 
 
 def correlated(draw, nets, detectors=4, shared=0.8):
@@ -78,8 +77,6 @@ class TestOneDetector:
         found = calibration([[1.0], [2.0]])
         with pytest.raises(UsageError, match="E-SCORE"):
             judge(found, {"a": score}, alpha=0.5)
-        with pytest.raises(UsageError, match="E-SCORE"):
-            judge_in_turn(found, lambda name: score, {"a": 1.0}, alpha=0.5)
 
 
 class TestTogether:
@@ -153,13 +150,10 @@ class TestMissing:
         assert (found.flagged, found.p, found.why_not) == (None, None, "no detector gave a score")
 
     def test_too_few_clean_nets_are_no_verdict(self):
-        asked = []
         small = calibration(np.zeros((9, 2)))
-        assert judge(small, {"a": 99.0}, alpha=0.05).flagged is None
-        found = judge_in_turn(small, asked.append, {"a": 1.0, "b": 2.0}, alpha=0.05)
+        found = judge(small, {"a": 99.0}, alpha=0.05)
         assert found.flagged is None
         assert "9 clean nets" in found.why_not
-        assert asked == []
         assert judge(small, {"a": 99.0}, alpha=0.1).flagged is True
 
     @pytest.mark.parametrize("alpha", [0.0, 1.0])
@@ -170,82 +164,11 @@ class TestMissing:
     def test_names(self):
         with pytest.raises(UsageError, match=r"E-NAME .*Did you mean 'neural_cleanse'"):
             judge(calibration(np.zeros((9, 1)), ["neural_cleanse"]), {"neural_clean": 1.0})
-        with pytest.raises(UsageError, match="E-NAME"):
-            judge_in_turn(calibration(np.zeros((9, 1))), lambda name: 1.0, {})
 
     def test_ragged_and_doubled(self):
         for bad in ({"detectors": ("a", "a"), "null_PD": ((1.0, 2.0),)}, {"detectors": ("a",), "null_PD": ((1.0, 2.0),)}):
             with pytest.raises(UsageError, match="E-CONFIG"):
                 Calibration(**bad)
-
-
-COSTS = {"b": 1.0, "d": 2.0, "a": 2.0, "c": 30.0}
-
-
-class TestInTurn:
-    def run(self, found, row, alpha=0.05):
-        asked, given = [], scores(row)
-
-        def ask(name):
-            asked.append(name)
-            return given[name]
-
-        judgement = judge_in_turn(found, ask, COSTS, alpha=alpha)
-        assert judgement.asked == tuple(asked)
-        return judgement, given
-
-    @pytest.mark.parametrize("kind", ["smooth", "ties", "missing"])
-    def test_the_verdict_is_that_of_all_detectors(self, kind):
-        """So its false-positive rate is theirs: 300 suspects, a third of them clean; some verdicts come early."""
-        draw, early = np.random.default_rng(6), 0
-        found = calibration(self.drawn(draw, 59, kind, holes=False))
-        for suspect in range(300):
-            row = self.drawn(draw, 1, kind, holes=True)[0] + (suspect % 3) * 2.5 * (draw.random(4) < 0.5)
-            judgement, given = self.run(found, row, alpha=0.1)
-            whole = judge(found, {name: given[name] for name in sorted(given, key=lambda n: (COSTS[n], n))}, alpha=0.1)
-            assert judgement.flagged == whole.flagged
-            assert judgement.p >= whole.p if judgement.early else judgement.p == whole.p
-            early += judgement.early
-        assert early > 15
-
-    @staticmethod
-    def drawn(draw, nets, kind, *, holes):
-        rows = correlated(draw, nets)
-        if kind == "ties":
-            rows = np.rint(rows)
-        if kind == "missing" and holes:
-            rows[draw.random(rows.shape) < 0.3] = np.nan
-            rows[:, 1] = 0.1
-        return rows
-
-    def test_a_clean_net_is_flagged_as_often_as_promised(self):
-        draw, hits = np.random.default_rng(7), []
-        for _ in range(400):
-            rows = correlated(draw, 40)
-            hits.append(self.run(calibration(rows[:-1]), rows[-1], alpha=0.1)[0].flagged)
-        assert abs(np.mean(hits) - 0.1) < 3 * (0.1 * 0.9 / 400) ** 0.5
-
-    def test_stops_when_nothing_could_take_the_flag_back(self):
-        """Far outside in the cheapest; in each of three others one clean net may be more extreme: at most 4 of 100."""
-        draw = np.random.default_rng(8)
-        judgement, _ = self.run(calibration(correlated(draw, 99)), [0.0, 1e6, 0.0, 0.0])
-        assert judgement.asked == ("b",)
-        assert judgement.early
-        assert judgement.flagged
-        assert judgement.p == 4 / 100
-
-    def test_goes_on_while_something_could(self):
-        draw = np.random.default_rng(8)
-        judgement, _ = self.run(calibration(correlated(draw, 39)), [0.0, 1e6, 0.0, 0.0])
-        assert judgement.asked == ("b", "a", "d")
-        assert judgement.p == 2 / 40
-
-    def test_no_flag_without_all_of_them(self):
-        draw = np.random.default_rng(9)
-        judgement, _ = self.run(calibration(correlated(draw, 99)), [0.0, 0.0, 0.0, 0.0])
-        assert judgement.asked == ("b", "a", "d", "c")
-        assert judgement.flagged is False
-        assert not judgement.early
 
 
 class TestRates:

@@ -69,6 +69,10 @@ def choose_normalization(text: str, channels: int) -> tuple[list[float], list[fl
         mean, std = ([float(part) for part in side.split(",")] for side in text.split("/"))
     except ValueError as error:
         raise UsageError("E-NORM", f"expected MEAN/STD, got {text!r:.60}.", hint="As --normalize 0.1307/0.3081.") from error
+    for numbers in (mean, std):
+        if len(numbers) not in (1, channels):
+            message = f"expected one number or {channels}, one for each channel, got {len(numbers)} in {text!r:.60}."
+            raise UsageError("E-NORM", message, hint="As --normalize 0.1307/0.3081.")
     return (mean * channels if len(mean) == 1 else mean), (std * channels if len(std) == 1 else std)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pydantic
 
 from badnets.core import files
+from badnets.core.errors import StoreError, UsageError
 from badnets.core.store import Store
 from badnets.core.types import Record
 
@@ -27,6 +31,33 @@ def write_reports(store: Store, record: Record) -> tuple[Path, Path]:
     files.write_text(page, render_html(record))
     files.write_text(text, render_markdown(record))
     return page, text
+
+
+@contextlib.contextmanager
+def outside_store(option: str) -> Generator[None]:
+    """What cannot be written where an option says is no matter of the store."""
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(error.code, error.message, hint=f"Name another place with {option}.") from error
+
+
+def check_target(path: Path, option: str) -> None:
+    """That a file can be written at `path`, as far as permissions tell; nothing is made."""
+    shown = f"{option} {str(path)!r:.200}"
+    if path.is_dir():
+        raise UsageError("E-EXISTS", f"{shown} is a folder, expected a file.", hint=f"Name a file in it: {option} {path / 'scan'}.")
+    check_place(path.absolute().parent, shown)
+
+
+def check_place(folder: Path, shown: str) -> None:
+    """That something can be written in `folder`, which need not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UsageError("E-EXISTS", f"{shown}: {str(folder)!r:.200} is a file, expected a folder.", hint="Name another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError("E-READONLY", f"{shown}: the folder {str(folder)!r:.200} cannot be written to.", hint="Name another place.")
 
 
 def print_json(value: pydantic.BaseModel) -> None:

@@ -31,11 +31,17 @@ class Progress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:  # it would print an empty line
+            self._bars.stop()
         self._handled.__exit__(kind, error, trace)
         if isinstance(error, Stopped):
             print("Stopped. What is done is kept: the same command continues.", file=sys.stderr)
             sys.exit(128 + error.signum)
+
+    def now(self, what: str) -> None:
+        """Another kind of work begins."""
+        self.what = what
+        self._bars.reset(self._task, description=what, total=None)
 
     def started(self, nets: int, jobs: int) -> None:
         """How much there is to do."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -18,9 +18,8 @@ from badnets.report._escape import plain
 if TYPE_CHECKING:
     import numpy as np
 
+    from badnets.core.scanned import Opinion, RowVerdict, Verdict
     from badnets.plans._repair import Tried
-    from badnets.plans._scan import Verdict
-    from badnets.plans._scan_rows import RowVerdict
 
 LARGEST, TALL = 40, 8
 """Pictures with more pixels a side are not drawn in the terminal; in the file each pixel is so many a side."""
@@ -42,6 +41,8 @@ def print_verdict(verdict: Verdict, pictures: Mapping[str, np.ndarray], written:
     console.print(Text.assemble(*_headline(verdict)))
     console.print(Text(_calibrated(verdict), style="dim"))
     console.print(Text(_opened(verdict), style="dim"))
+    if verdict.opinion is not None:
+        console.print(Text(_second(verdict.opinion), style="dim"))
     console.print()
     table = Table("detector", "p", "suspects", "images", "seconds", "what it saw", box=None, pad_edge=False, header_style="bold")
     for line in verdict.lines:
@@ -49,6 +50,7 @@ def print_verdict(verdict: Verdict, pictures: Mapping[str, np.ndarray], written:
         saw = line.why_not or line.note
         table.add_row(line.detector, p, plain(line.target or ""), f"{line.images:,}", f"{line.seconds:.1f}", plain(saw))
     console.print(table)
+    console.print(Text(_unseen(verdict.not_looked_at), style="dim"))
     if verdict.flagged:
         _draw(console, pictures)
         for name, path in written.items():
@@ -72,6 +74,15 @@ def _opened(verdict: Verdict) -> str:
     net = ", ".join(f"{field}={value}" for field, value in verdict.net.items() if field != "kind")
     told = [f"Read as {verdict.format}, {verdict.net['kind']}{f' ({net})' if net else ''}", f"sandbox: {verdict.sandbox}", *verdict.notes]
     return plain("; ".join(told)) + "."
+
+
+def _second(opinion: Opinion) -> str:
+    named = f": {', '.join(opinion.names)}" if opinion.names else ""
+    return plain(f"Second opinion, which decides nothing: {opinion.tool} {opinion.version} says {opinion.says}{named}") + "."
+
+
+def _unseen(not_looked_at: Sequence[str]) -> str:
+    return f"Not looked at: {'; '.join(not_looked_at)}."
 
 
 def _calibrated(verdict: Verdict) -> str:
@@ -107,6 +118,9 @@ def print_rows(verdict: RowVerdict, written: Mapping[str, Path]) -> None:
     else:
         head = [("NOTHING FOUND", "bold"), (f"  in {verdict.num_rows:,} images. Poison without wrong labels is not looked for.", "")]
     console.print(Text.assemble(*head))
+    alarms = show.figure(verdict.false_alarms, "rate")
+    told = f"Of clean training sets that no threshold was chosen on, {alarms} are flagged ({verdict.measured})."
+    console.print(Text(told, style="dim"))
     table = Table("class", "suspects", "kept label", "others say", "verdict", box=None, pad_edge=False, header_style="bold")
     for group in verdict.groups:
         agree = show.figure(group.agreement, "rate")
@@ -117,6 +131,7 @@ def print_rows(verdict: RowVerdict, written: Mapping[str, Path]) -> None:
         console.print()
         console.print(table)
     console.print()
+    console.print(Text(_unseen(verdict.not_looked_at), style="dim"))
     for name, path in written.items():
         console.print(Text(f"{name}: {path}", style="dim"), soft_wrap=True)
 

@@ -41,7 +41,7 @@ def repair(
         Print the report as one JSON document on stdout and nothing else there.
     """
     from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
-    from badnets.cli._output import print_json
+    from badnets.cli._output import check_place, outside_store, print_json
     from badnets.cli._verdicts import print_tried
     from badnets.plans._model_file import open_model
     from badnets.plans._repair import REPORT, Report, repair_model
@@ -49,16 +49,21 @@ def repair(
     if out.exists() and (not out.is_dir() or (out / REPORT).exists()):
         what = "holds a report already" if out.is_dir() else "is a file, expected a folder"
         raise UsageError("E-EXISTS", f"{str(out)!r:.200} {what}.", hint="Name another --out.")
+    check_place(out.absolute(), f"--out {str(out)!r:.200}")
     chosen, folder = choose_dataset(dataset, data)
     loaded = chosen.load(folder)
     normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
     opened = open_model(model, loaded, choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
-    for step in repair_model(opened, loaded, out):
-        if isinstance(step, Report):
-            if json:
-                print_json(step)
-            else:
-                kept = f"Kept {step.chosen}" if step.chosen else "Nothing was kept: no repair was better by clean criteria"
-                print(f"{kept}. Report: {out / REPORT}")
-        else:
-            print_tried(step, file=sys.stderr if json else sys.stdout)
+    try:
+        with outside_store("--out"):
+            for step in repair_model(opened, loaded, out):
+                if not isinstance(step, Report):
+                    print_tried(step, file=sys.stderr if json else sys.stdout)
+                elif json:
+                    print_json(step)
+                else:
+                    kept = f"Kept {step.chosen}" if step.chosen else "Nothing was kept: no repair was better by clean criteria"
+                    print(f"{kept}. Report: {out / REPORT}")
+    except KeyboardInterrupt:
+        print("Stopped. No report was written: the same command starts anew.", file=sys.stderr)
+        sys.exit(130)

@@ -1,4 +1,4 @@
-"""`badnets scan`: is this net, or this training set, backdoored? Blind, with p-values, a cost for each answer, and an exit status."""
+"""`badnets scan`: are these nets, or this training set, backdoored? Blind, with p-values, a cost for each answer, and an exit status."""
 
 from __future__ import annotations
 
@@ -9,101 +9,132 @@ from typing import TYPE_CHECKING, Literal
 from badnets.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from badnets.claims._base import Effort
+    from badnets.cli._scans import Outputs
+    from badnets.core.store import Store
     from badnets.datasets._base import Dataset
+    from badnets.intake.found import Found
     from badnets.plans._jobs import Site
-    from badnets.plans._model_file import ModelFile
-    from badnets.plans._null import Kind
-
-FINDING, NOT_ANALYSABLE = 1, 3
+    from badnets.plans._scan_many import Asked
 
 
 def scan(
-    model: Path | None = None,
+    *models: Path,
     dataset: str | None = None,
-    *,
     data: Path | None = None,
     net: str | None = None,
     normalize: str | None = None,
     require_sandbox: bool = False,
     effort: Literal["quick", "standard", "thorough"] = "quick",
+    sarif: Path | None = None,
+    html: Path | None = None,
     store: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Look for a backdoor in a net, or (with --dataset and no net) in training data.
+    """Look for a backdoor in nets, or (with --dataset and no net) in training data.
 
     Parameters
     ----------
-    model
-        A safetensors file, or one of torch.save with a state dict, of a net of `badnets list nets`. It is parsed in a sandbox, never
-        unpickled. Exit status: 0 nothing found, 1 backdoored, 3 refused or not analysable.
+    models
+        Files and folders. A file is safetensors, or one of torch.save with a state dict, of a net of `badnets list nets`; it is parsed in a
+        sandbox, never unpickled. In folders, files are told by their content. Exit status: 0 nothing found, 1 backdoored, else 6
+        something failed, else 3 something refused or not analysable. The same command goes on where it was stopped.
     dataset
-        The data set that the net is for, by name; or, without a net, the training data to be looked through (a name or a folder).
+        The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
         A folder to find the data in.
     net
-        The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
+        The nets' architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
     normalize
         MEAN/STD of pixels in 0..1, where the file has no normalisation: 0.1307/0.3081, or a number for each channel after commas.
     require_sandbox
-        Refuse to read the file where the system cannot give the whole sandbox.
+        Refuse to read a file where the system cannot give the whole sandbox.
     effort
         How many clean nets the verdict is a rank among: quick 39, standard 99, thorough 199. They are trained once and kept.
+    sarif
+        Write findings and refusals to this file as SARIF 2.1.0, for code scanning.
+    html
+        Write the page of the scan to this file; by default it goes into the store.
     store
         Folder of results; $BADNETS_HOME or the user's data folder by default.
     json
-        Print the verdict as one JSON document on stdout and nothing else there.
+        Print the verdict as one JSON document on stdout and nothing else there; for folders and several files one of all.
     """
     from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
     from badnets.cli._output import open_store
+    from badnets.cli._scans import Outputs, split_names
+    from badnets.intake.found import find
     from badnets.plans._jobs import Site
-    from badnets.plans._model_file import open_model
-    from badnets.plans._null import Kind
+    from badnets.plans._scan_many import Asked
+    from badnets.plans._scan_work import Opening
 
-    if model is None and dataset is None and data is None:
+    outputs = Outputs(sarif, html, json)
+    outputs.check()
+    paths, dataset = split_names(models, dataset)
+    if not paths and dataset is None and data is None:
         hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
         raise UsageError("E-USAGE", "expected a net or training data to scan, got neither.", hint=hint)
-    if model is None and dataset is not None and Path(dataset).is_dir():
+    if not paths and dataset is not None and Path(dataset).is_dir():
         dataset, data = None, Path(dataset)
+    found = find(paths)
+    if paths and not found.inputs:
+        message = f"expected a model file, found none among {len(found.passed_over):,} files."
+        raise UsageError("E-FILE", message, hint="For training data: `badnets scan --dataset DIR`.")
     chosen, folder = choose_dataset(dataset, data)
     site = Site(open_store(store), folder)
-    if model is None:
-        _scan_rows(chosen, site, json=json)
+    if not paths:
+        _scan_rows(chosen, site, outputs)
         return
     loaded = chosen.load(folder)
     normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    opened = open_model(model, loaded, choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
-    _scan_model(opened, Kind(chosen, loaded, opened.net), site, effort, json=json)
+    opening = Opening(net=choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
+    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
 
 
-def _scan_model(opened: ModelFile, kind: Kind, site: Site, effort: Effort, *, json: bool) -> None:
+def _scan_files(found: Found, asked: Asked, site: Site, outputs: Outputs, *, alone: bool) -> None:
     from badnets.cli._output import print_json
     from badnets.cli._progress import Progress
+    from badnets.cli._scans import Watched, print_scans
     from badnets.cli._verdicts import print_verdict, write_pictures
-    from badnets.plans._null import null_population
-    from badnets.plans._scan import DETECTORS, scan_model
+    from badnets.plans._scan_many import scan_files
+    from badnets.plans._scan_record import Clock, record_of
 
-    with Progress("clean nets to compare with") as progress:
-        null = null_population(kind, DETECTORS, effort, site, progress)
-    found = scan_model(opened, kind.data, null)
-    written = write_pictures(site.store.root / "scans" / opened.sha256[:12], found.pictures)
-    if json:
-        print_json(found.verdict)
-    else:
-        print_verdict(found.verdict, found.pictures, written)
-    sys.exit(NOT_ANALYSABLE if found.verdict.flagged is None else FINDING if found.verdict.flagged else 0)
+    clock = Clock()
+    with Progress("files") as progress:
+        scanned = scan_files(found.inputs, asked, site, Watched(progress))
+    written = {one.item.path: write_pictures(_folder(site.store, one.item.sha256), one.scan.pictures) for one in scanned if one.scan}
+    record = record_of(scanned, found.passed_over, asked, clock)
+    only = scanned[0] if alone else None
+    if only is None:
+        print_json(record.without_pictures()) if outputs.json else print_scans(record)
+    elif only.scan is not None and outputs.json:
+        print_json(only.scan.verdict)
+    elif only.scan is not None:
+        print_verdict(only.scan.verdict, only.scan.pictures, written[only.item.path])
+    outputs.write(record, _folder(site.store, only.item.sha256 or record.key if only else record.key), quiet=bool(only and only.error))
+    if only is not None and only.error is not None:
+        raise only.error
+    sys.exit(record.exit_status)
 
 
-def _scan_rows(chosen: Dataset, site: Site, *, json: bool) -> None:
+def _scan_rows(chosen: Dataset, site: Site, outputs: Outputs) -> None:
     from badnets.cli._output import print_json
     from badnets.cli._verdicts import print_rows
-    from badnets.plans._scan_rows import scan_rows, write_rows
+    from badnets.plans._scan_record import Clock, record_of_rows
+    from badnets.plans._scan_rows import kept_rows, write_rows
 
+    clock = Clock()
     loaded = chosen.load(site.data)
-    found = scan_rows(loaded)
-    written = write_rows(site.store.root / "scans" / loaded.sha256[:12], found)
-    if json:
+    found = kept_rows(loaded, site.store)
+    folder = _folder(site.store, loaded.sha256)
+    written = write_rows(folder, found)
+    if outputs.json:
         print_json(found.verdict)
     else:
         print_rows(found.verdict, written)
-    sys.exit(FINDING if found.verdict.flagged else 0)
+    record = record_of_rows(found, clock)
+    outputs.write(record, folder, quiet=False)
+    sys.exit(record.exit_status)
+
+
+def _folder(store: Store, key: str) -> Path:
+    return store.root / "scans" / key[:12]

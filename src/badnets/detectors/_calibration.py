@@ -1,4 +1,4 @@
-"""From scores to verdicts: how rare a score is among clean nets, for one detector or several at once, and when no more need be asked.
+"""From scores to verdicts: how rare a score is among clean nets, for one detector or several at once.
 
 Valid where the suspect, if it is clean, could have been one of the clean nets (same architecture, same kind of data and training, detectors
 with the same settings and budget); nets of another kind need clean nets of their own. A missing score is neither clean nor suspicious:
@@ -13,7 +13,7 @@ Shapes: P nets known to be clean, Q those and the suspect (last), D detectors, R
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
@@ -79,15 +79,13 @@ class Calibration(Config):
 class Judgement(Config):
     """What the scores say together. `flagged` is None where nothing can be said; `why_not` says why.
 
-    `p`: of all detectors together; an upper bound where `early`. `asked`: in this order; the rest could not have changed the verdict.
+    `p`: of all detectors together.
     """
 
     flagged: bool | None
     p: float | None
     p_values: dict[str, float | None]
-    asked: tuple[str, ...]
     num_null: int
-    early: bool = False
     why_not: str = ""
 
 
@@ -113,33 +111,6 @@ def judge(calibration: Calibration, scores: Scores, *, alpha: float = 0.05) -> J
     """The verdict of all scores together: a clean net is flagged with probability at most `alpha`, whatever the detectors share."""
     _check(alpha)
     return _judgement(calibration, scores, calibration.rows(list(scores)), alpha)
-
-
-def judge_in_turn(
-    calibration: Calibration, ask: Callable[[str], float | None], costs: Mapping[str, float], *, alpha: float = 0.05
-) -> Judgement:
-    """The verdict of `judge` from as few detectors as are needed, cheapest first; `ask` runs one of those that `costs` names.
-
-    Stops at a flag that no score of the remaining detectors could take back, so that the verdict, and with it the rate of false alarms,
-    is that of all of them. "Not flagged" always needs all: a detector that was not asked may score anything.
-    """
-    _check(alpha)
-    order = sorted(costs, key=lambda name: (costs[name], name))
-    if not order:
-        raise UsageError("E-NAME", "expected at least one detector to ask, got none.")
-    rows_PD = calibration.rows(order)
-    scores: dict[str, float | None] = {}
-    p_values: dict[str, float | None] = {}
-    if _unresolved(len(rows_PD), alpha):
-        return _judgement(calibration, scores, rows_PD, alpha)
-    for place, name in enumerate(order[:-1]):
-        scores[name] = ask(name)
-        p_values[name] = calibration.p_value(name, scores[name])
-        highest = _combined_p(rows_PD, [scores.get(other) for other in order], open_from=place + 1)
-        if highest is not None and highest <= alpha:
-            return Judgement(flagged=True, p=highest, p_values=p_values, asked=tuple(scores), num_null=len(rows_PD), early=True)
-    scores[order[-1]] = ask(order[-1])
-    return _judgement(calibration, scores, rows_PD, alpha)
 
 
 def flagged_rate(calibration: Calibration, nets: Sequence[Scores], *, alpha: float = 0.05) -> Estimate:
@@ -177,34 +148,29 @@ def repeat_spread(calibration: Calibration, name: str, scores_PR: Sequence[Seque
 
 def _judgement(calibration: Calibration, scores: Scores, rows_PD: np.ndarray, alpha: float) -> Judgement:
     p_values = {name: calibration.p_value(name, score) for name, score in scores.items()}
-    given = list(scores.values())
-    p = _combined_p(rows_PD, given, open_from=len(given)) if len(rows_PD) and given else None
+    p = _combined_p(rows_PD, list(scores.values())) if len(rows_PD) and scores else None
     why_not = _unresolved(len(rows_PD), alpha) or ("" if p is not None else "no detector gave a score")
     flagged = None if why_not or p is None else p <= alpha
-    return Judgement(flagged=flagged, p=p, p_values=p_values, asked=tuple(scores), num_null=len(rows_PD), why_not=why_not)
+    return Judgement(flagged=flagged, p=p, p_values=p_values, num_null=len(rows_PD), why_not=why_not)
 
 
-def _combined_p(rows_PD: np.ndarray, scores: Sequence[float | None], *, open_from: int) -> float | None:
-    """The p-value of all scores together, or, with detectors from `open_from` on still to be asked, the largest that it can become.
+def _combined_p(rows_PD: np.ndarray, scores: Sequence[float | None]) -> float | None:
+    """The p-value of all scores together.
 
-    Each net has its smallest p-value over detectors and, there, how far it lies outside; the p-value is the suspect's rank in these. Of a
-    detector to come the worst is supposed: the suspect scores lowest, and a clean net that is extreme there is more extreme than it.
+    Each net has its smallest p-value over detectors and, there, how far it lies outside; the p-value is the suspect's rank in these.
     """
     import numpy as np
 
+    if all(score is None for score in scores):
+        return None
     smallest_Q, outside_Q = np.full(len(rows_PD) + 1, np.inf), np.full(len(rows_PD) + 1, -np.inf)
     for place, score in enumerate(scores):
-        to_come = place >= open_from
-        if score is None and not to_come:
+        if score is None:
             continue
-        own = -np.inf if to_come or score is None else score
-        pooled_Q = np.concatenate([rows_PD[:, place], [own]])
-        p_Q = _tail_shares(pooled_Q)
-        far_Q = np.append(np.full(len(rows_PD), np.inf), -np.inf) if to_come else _robust_z(pooled_Q)
+        pooled_Q = np.concatenate([rows_PD[:, place], [score]])
+        p_Q, far_Q = _tail_shares(pooled_Q), _robust_z(pooled_Q)
         outside_Q = np.where(p_Q < smallest_Q, far_Q, np.where(p_Q == smallest_Q, np.maximum(outside_Q, far_Q), outside_Q))
         smallest_Q = np.minimum(smallest_Q, p_Q)
-    if all(score is None for score in scores[:open_from]):
-        return None
     ahead_Q = (smallest_Q < smallest_Q[-1]) | ((smallest_Q == smallest_Q[-1]) & (outside_Q >= outside_Q[-1]))
     return int(ahead_Q.sum()) / len(ahead_Q)
 

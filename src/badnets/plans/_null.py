@@ -70,9 +70,14 @@ class Null:
 
     def spread(self, name: str, *, alpha: float) -> Spread:
         """How steady one detector is when it is run again with other random numbers."""
-        from badnets.detectors._calibration import repeat_spread
+        from badnets.core import stats
+        from badnets.detectors._calibration import Spread, repeat_spread
 
-        return repeat_spread(self.calibration, name, self.repeated[name], alpha=alpha)
+        # A net that a detector cannot score has no repeats of it.
+        scores_PR = [scores for scores in self.repeated[name] if len(scores) == REPEATS]
+        if not scores_PR:
+            return Spread(within=None, between=None, reliability=None, unsteady=stats.wilson(0, 0))
+        return repeat_spread(self.calibration, name, scores_PR, alpha=alpha)
 
 
 class Kind(NamedTuple):

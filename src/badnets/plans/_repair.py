@@ -194,8 +194,9 @@ def _written(report: Report, network: Network | None, out: Path) -> Report:
         files.write_bytes(out / WEIGHTS, content)
         hashes[WEIGHTS] = hashlib.sha256(content).hexdigest()
     report = report.model_copy(update={"files": hashes})
-    files.write_text(out / REPORT, as_markdown(report))
     files.write_text(out / FIGURES, report.model_dump_json(indent=2) + "\n")
+    # Last, since a folder with a report is done: who was stopped before can run the same command again.
+    files.write_text(out / REPORT, as_markdown(report))
     return report
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pydantic
 
+from badnets.core.config import Config
 from badnets.core.rng import numpy_generator
+from badnets.core.scanned import Line, Verdict, path_text
 from badnets.core.suspect import Suspect
-from badnets.core.types import Estimate
 from badnets.datasets._base import ImageSet
 from badnets.plans._model_file import ModelFile
 from badnets.plans._null import Null
@@ -24,30 +24,15 @@ DETECTORS = ("channel_lipschitz", "mm_bd", "universal_inversion", "neural_cleans
 NAMES_TARGET = ("neural_cleanse", "universal_inversion")
 """Whose word counts for the suspected target class, the first first."""
 ALPHA = 0.05
+NOT_LOOKED_AT = (
+    "what the net does on images of another kind than those of the data set",
+    "metadata of the file, optimizer states, and copies of the weights beside those that were taken",
+    "triggers that work on some classes only, or send each class elsewhere: looked for is one that takes any image to one class",
+)
 
 
-class Line(pydantic.BaseModel):
-    """What one detector says. `p`: its rank among clean nets (None: not analysable, `why_not` says why); `target`: the class it suspects;
-    `unsteady`: the share of clean nets whose verdict by it changes with its random numbers."""
-
-    model_config = pydantic.ConfigDict(frozen=True)
-
-    detector: str
-    p: float | None
-    score: float | None
-    target: str | None
-    note: str
-    why_not: str
-    images: int
-    seconds: float
-    unsteady: Estimate | None
-
-
-class Verdict(pydantic.BaseModel):
-    """The answer of a scan. `flagged` None: not analysable, which is never "clean". `sandbox`: what kept the reader of the file in;
-    `notes`: what was seen and assumed in opening it."""
-
-    model_config = pydantic.ConfigDict(frozen=True)
+class Told(Config):
+    """What opening the file told."""
 
     file: str
     sha256: str
@@ -55,16 +40,17 @@ class Verdict(pydantic.BaseModel):
     sandbox: str
     notes: tuple[str, ...]
     net: dict[str, Any]
-    dataset: str
-    setting: str
-    flagged: bool | None
-    p: float | None
-    alpha: float
-    num_null: int
-    false_alarms: Estimate
-    target: str | None
-    lines: list[Line]
+
+
+class Said(Config):
+    """What one detector said: its score, the number of the class it suspects, its words and its cost."""
+
+    score: float | None
+    target: int | None
+    note: str
     why_not: str
+    images: int
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,42 +61,60 @@ class Scan:
     pictures: Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What was read from one file and what each detector said of it: everything of a verdict but the clean nets."""
+
+    model: Told
+    said: Mapping[str, Said]
+    pictures: Mapping[str, np.ndarray]
+
+
 def scan_model(model: ModelFile, data: ImageSet, null: Null) -> Scan:
     """The verdict on a model; the same for the same file, data and null population."""
-    import torch
+    return judged(hear(model, data, tuple(null.seconds)), data, null)
 
-    from badnets.detectors._calibration import judge
+
+def hear(model: ModelFile, data: ImageSet, detectors: tuple[str, ...] = DETECTORS) -> Heard:
+    """What the detectors say of a model, without clean nets."""
+    import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        findings = {name: _finding(name, model, data) for name in null.seconds}
+        findings = {name: _finding(name, model, data) for name in detectors}
     finally:
         torch.set_num_threads(threads)
-    scores = {name: finding.score for name, finding in findings.items()}
-    judged = judge(null.calibration, scores, alpha=ALPHA)
-    named = [findings[name].target for name in NAMES_TARGET if name in findings and findings[name].target is not None]
-    target = data.classes[named[0]] if judged.flagged and named and named[0] is not None else None
+    pictures = {f"{name} {what}": image for name, finding in findings.items() for what, image in finding.pictures.items()}
+    told = Told(
+        file=path_text(model.path), sha256=model.sha256, format=model.format, sandbox=model.sandbox, notes=model.notes, net=model.net
+    )
+    return Heard(told, {name: _said(finding) for name, finding in findings.items()}, pictures)
+
+
+def judged(heard: Heard, data: ImageSet, null: Null) -> Scan:
+    """The verdict on what was heard, as a rank among clean nets; detectors that these were not asked about do not count."""
+    from badnets.detectors._calibration import judge
+
+    said = {name: one for name, one in heard.said.items() if name in null.seconds}
+    found = judge(null.calibration, {name: one.score for name, one in said.items()}, alpha=ALPHA)
+    named = [said[name].target for name in NAMES_TARGET if name in said and said[name].target is not None]
+    target = data.classes[named[0]] if found.flagged and named and named[0] is not None else None
     verdict = Verdict(
-        file=str(model.path),
-        sha256=model.sha256,
-        format=model.format,
-        sandbox=model.sandbox,
-        notes=model.notes,
-        net=model.net,
+        **heard.model.model_dump(),
         dataset=data.name,
         setting=null.setting,
-        flagged=judged.flagged,
-        p=judged.p,
+        flagged=found.flagged,
+        p=found.p,
         alpha=ALPHA,
-        num_null=judged.num_null,
+        num_null=found.num_null,
         false_alarms=null.false_alarms(alpha=ALPHA),
         target=target,
-        lines=[_line(finding, judged.p_values.get(name), data, null) for name, finding in findings.items()],
-        why_not=judged.why_not,
+        lines=[_line(name, one, found.p_values.get(name), data, null) for name, one in said.items()],
+        why_not=found.why_not,
+        not_looked_at=NOT_LOOKED_AT,
     )
-    pictures = {f"{name} {what}": image for name, finding in findings.items() for what, image in finding.pictures.items()}
-    return Scan(verdict, pictures)
+    return Scan(verdict, heard.pictures)
 
 
 def _finding(name: str, model: ModelFile, data: ImageSet) -> Finding:
@@ -124,15 +128,26 @@ def _finding(name: str, model: ModelFile, data: ImageSet) -> Finding:
     return detector.scan(suspect, rng=numpy_generator(int(model.sha256[:15], 16), "scan", name))
 
 
-def _line(finding: Finding, p: float | None, data: ImageSet, null: Null) -> Line:
-    return Line(
-        detector=finding.detector,
-        p=p,
+def _said(finding: Finding) -> Said:
+    return Said(
         score=finding.score,
-        target=None if finding.target is None else data.classes[finding.target],
+        target=finding.target,
         note=finding.note,
         why_not=finding.why_not,
         images=finding.images,
         seconds=finding.seconds,
-        unsteady=null.spread(finding.detector, alpha=ALPHA).unsteady if finding.score is not None else None,
+    )
+
+
+def _line(name: str, said: Said, p: float | None, data: ImageSet, null: Null) -> Line:
+    return Line(
+        detector=name,
+        p=p,
+        score=said.score,
+        target=None if said.target is None else data.classes[said.target],
+        note=said.note,
+        why_not=said.why_not,
+        images=said.images,
+        seconds=said.seconds,
+        unsteady=null.spread(name, alpha=ALPHA).unsteady if said.score is not None else None,
     )

@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pydantic
 
 from badnets.core import files, stats
+from badnets.core.config import key_of
+from badnets.core.errors import StoreError
+from badnets.core.hardware import scan_digest, versions
 from badnets.core.png import png_bytes
 from badnets.core.rng import numpy_generator
-from badnets.core.types import Estimate
+from badnets.core.scanned import Group, RowVerdict
+from badnets.core.store import Store
+from badnets.core.tensors import pack, unpack
 from badnets.datasets._base import ImageSet, Split
 from badnets.plans._plant import default_net
 from badnets.plans._trial import NUM_THREADS, Trial, device_name
@@ -39,32 +43,15 @@ and without them there would be nobody left to keep the label."""
 FEWEST, HALF, ALPHA = 5, 0.5, 0.01
 """FEWEST suspects make a group; it is poisoned if it keeps its label in surely less than HALF of its rows (level ALPHA over all groups)."""
 SHEET_SIDE, SHEET_SCALE = 8, 3
-
-
-class Group(pydantic.BaseModel):
-    """Suspects of one class. `agreement`: the share that a net trained without them calls by their label; `others`: what it calls the
-    rest of them most often."""
-
-    model_config = pydantic.ConfigDict(frozen=True)
-
-    label: str
-    size: int
-    agreement: Estimate
-    others: str
-    poisoned: bool
-
-
-class RowVerdict(pydantic.BaseModel):
-    """What was found in training data."""
-
-    model_config = pydantic.ConfigDict(frozen=True)
-
-    dataset: str
-    sha256: str
-    flagged: bool
-    num_rows: int
-    num_suspect: int
-    groups: list[Group]
+VERDICT, ARRAYS = "verdict", "arrays"
+CLEAN_SETS, CLEAN_FLAGGED = 0, 0
+CLEAN_MEASURED = "TODO"
+"""How many clean training sets were called poisoned that no threshold was chosen on; `benchmarks/row_alarms.py` measures it."""
+NOT_LOOKED_AT = (
+    "poison whose labels are right",
+    "triggers whose label depends on what is under them (all-to-all, source-specific)",
+    "faint triggers of which many copies stay in when the suspects are taken out",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +65,25 @@ class RowScan:
     suspect_N: np.ndarray
     said_N: np.ndarray
     classes: tuple[str, ...]
+
+
+def kept_rows(data: ImageSet, store: Store) -> RowScan:
+    """The same as `scan_rows`, from the store where it was done before."""
+    found = versions()
+    told = {name: found[name] for name in ("torch", "numpy")}
+    key = key_of({"rows": data.sha256, "data": data.name, "device": device_name(), "code": scan_digest(), "versions": told})
+    if store.has(key):
+        try:
+            kept = store.get(key)
+            arrays = unpack(kept[ARRAYS])[0]
+            return RowScan(RowVerdict.model_validate_json(kept[VERDICT]), _all_rows(data), **arrays, classes=data.classes)
+        except StoreError as error:
+            if error.code not in ("E-DAMAGED", "E-MISSING"):
+                raise
+    new = scan_rows(data)
+    arrays = pack({"score_N": new.score_N, "suspect_N": new.suspect_N, "said_N": new.said_N})
+    store.put(key, {"rows": data.sha256}, {VERDICT: new.verdict.model_dump_json().encode(), ARRAYS: arrays}, {})
+    return new
 
 
 def scan_rows(data: ImageSet) -> RowScan:
@@ -101,6 +107,9 @@ def scan_rows(data: ImageSet) -> RowScan:
         num_rows=len(rows),
         num_suspect=int(suspect_N.sum()),
         groups=groups,
+        false_alarms=stats.wilson(CLEAN_FLAGGED, CLEAN_SETS),
+        measured=CLEAN_MEASURED,
+        not_looked_at=NOT_LOOKED_AT,
     )
     return RowScan(verdict, rows, score_N, suspect_N, said_N, data.classes)
 
@@ -192,8 +201,13 @@ def write_rows(folder: Path, found: RowScan) -> Mapping[str, Path]:
     files.write_text(written["rows"], text.getvalue())
     if found.suspect_N.any():
         written["sheet"] = folder / "suspects.png"
-        files.write_bytes(written["sheet"], png_bytes(_sheet(found.rows.x_NCHW[found.suspect_N])))
+        files.write_bytes(written["sheet"], sheet_png(found))
     return written
+
+
+def sheet_png(found: RowScan) -> bytes:
+    """Some of the suspects as one picture."""
+    return png_bytes(_sheet(found.rows.x_NCHW[found.suspect_N]))
 
 
 def _cell(text: str) -> str:

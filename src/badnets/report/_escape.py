@@ -1,4 +1,4 @@
-"""One escape function per sink: plain text, JSON inside a script element, Markdown. HTML itself is escaped by jinja2."""
+"""One escape function per sink: plain text, JSON inside a script element, Markdown, SARIF. HTML itself is escaped by jinja2."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def markdown(text: object) -> str:
     safe = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     safe = _MARKDOWN.sub(lambda hit: "\\" + hit.group(), safe)
     return _LINE_START.sub(lambda hit: (hit.group(1) or "") + "\\", safe)
+
+
+def sarif_text(text: object) -> str:
+    """`plain` text that means itself as a SARIF message: no placeholder, and no link, whatever brackets it has."""
+    return plain(text).replace("{", "(").replace("}", ")").replace("](", "] (")
 
 
 def json_in_html(value: object) -> str:

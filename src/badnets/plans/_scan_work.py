@@ -1,0 +1,91 @@
+"""What a worker does with one file of a scan: read it in a sandbox, ask the detectors, return what they said as bytes.
+
+No clean net is looked at here, so the answer serves a scan of any effort.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from badnets.core import registry
+from badnets.core.config import Config, canonical
+from badnets.core.errors import RefusedError
+from badnets.core.scanned import Opinion, path_text
+from badnets.core.tensors import pack, unpack
+from badnets.datasets._base import AnyDataset, Dataset, ImageSet
+from badnets.intake import second_opinion
+from badnets.intake.found import is_pickle
+from badnets.intake.reasons import refuse
+from badnets.plans._model_file import ModelFile, open_model
+from badnets.plans._recognise import Normalization
+from badnets.plans._scan import Heard, Said, Told, hear
+
+HEARD, PICTURES = "heard", "pictures"
+
+
+class Opening(Config):
+    """How files are to be opened: what the caller said that no file says."""
+
+    net: dict[str, Any] | None = None
+    normalization: Normalization | None = None
+    require_sandbox: bool = False
+
+    def open(self, path: Path, data: ImageSet) -> ModelFile:
+        """The net in a file, for images of `data`. Raises UsageError and RefusedError."""
+        return open_model(path, data, self.net, normalization=self.normalization, require_sandbox=self.require_sandbox)
+
+
+class Errand(Config):
+    """One file, by its path (its bytes as in an address) and the SHA-256 that it had; what to ask; where the data set lies."""
+
+    path: str
+    sha256: str
+    dataset: AnyDataset
+    data: str | None
+    opening: Opening
+    detectors: tuple[str, ...]
+
+
+def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
+    """Files: what was heard, and the pictures; info: seconds by detector, the second opinion, and the refusal (then there are no files)."""
+    errand = Errand(**json.loads(payload))
+    path, data = Path(os.fsdecode(unquote_to_bytes(errand.path))), _load(canonical(errand.dataset), errand.data)
+    info: dict[str, object] = {"refused": None, "opinion": None, "seconds": {}}
+    try:
+        if is_pickle(path) and (opinion := second_opinion.ask(path)):
+            info["opinion"] = opinion.model_dump(mode="json")
+        model = errand.opening.open(path, data)
+        if model.sha256 != errand.sha256:
+            raise refuse("E-CHANGED", "it is not the file any more that it was when the scan began")
+    except RefusedError as error:
+        info["refused"] = [error.code, error.message, error.hint]
+        return {}, info
+    heard = hear(model, data, errand.detectors)
+    info["seconds"] = {name: one.seconds for name, one in heard.said.items()}
+    # The seconds of this time, and where the file lay, are no part of the answer, which is the same every time.
+    said = {name: one.but(seconds=0.0) for name, one in heard.said.items()}
+    # Fields of the net as pairs, since canonical text sorts keys and people read widths in their own order.
+    net = list(heard.model.net.items())
+    text = canonical({"model": heard.model.but(file="", net={}), "net": net, "said": said, "pictures": list(heard.pictures)})
+    return {HEARD: text.encode(), PICTURES: pack({str(i): p for i, p in enumerate(heard.pictures.values())}, {})}, info
+
+
+def restored(files: dict[str, bytes], info: dict[str, Any], path: Path) -> tuple[Heard, Opinion | None]:
+    """What a worker returned, as it was."""
+    told, arrays = json.loads(files[HEARD]), unpack(files[PICTURES])[0]
+    said = {name: Said(**{**one, "seconds": info["seconds"][name]}) for name, one in told["said"].items()}
+    pictures = {name: arrays[str(i)] for i, name in enumerate(told["pictures"])}
+    opinion = Opinion(**info["opinion"]) if info["opinion"] else None
+    return Heard(Told(**told["model"]).but(file=path_text(path), net=dict(told["net"])), said, pictures), opinion
+
+
+@lru_cache(maxsize=1)
+def _load(config: str, where: str | None) -> ImageSet:
+    dataset = registry.parse("datasets", json.loads(config))
+    assert isinstance(dataset, Dataset)
+    return dataset.load(Path(where) if where else None)

@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 
 import pytest
 import record_samples as samples
+from injection_payloads import PAYLOADS
 from rich.console import Console
 
 from badnets.core.errors import RefusedError
@@ -341,23 +342,6 @@ def test_specifications_obey_the_published_schema():
 
 # Hostile text
 
-PAYLOADS = [
-    "<script>alert(1)</script>",
-    '"><img src=x onerror=alert(1)>',
-    "' onmouseover='alert(1)",
-    "</script><script>alert(1)</script>",
-    "</title></style><!--",
-    "{{ 7 * 7 }}{% raw %}",
-    "javascript:alert(1)",
-    "a | b\n| c |",
-    "[click](https://example.invalid) ![x](https://example.invalid/x.png)",
-    "`code` **bold** <br> # head",
-    "\x1b[31mred\x1b]0;title\x07\x9b2J",
-    "abc\u202egnp.exe\u2066\u200b",
-    "a\u2028\u2029\x00\x7f\r\n\tz",
-    "${alert(1)} datum.constructor.constructor('x')()",
-    "A" * 5_000 + "<b>" + "]]>&lt;",
-]
 CLASS, PLAIN = "source class", "harmless"
 STEPS = ["actor", "action", "outcome", "chart_note", "column", "line_text", "axis_title", "series"]
 

@@ -12,10 +12,11 @@ import tiny
 from badnets import BadNets, Patch
 from badnets.core import files
 from badnets.core.png import png_bytes
+from badnets.core.sheet import cell
 from badnets.datasets._base import Split
 from badnets.datasets.folder import Folder
 from badnets.plans import _scan_rows
-from badnets.plans._scan_rows import _all_rows, _cell, _group, _of_another_class, _suspects, scan_rows, write_rows
+from badnets.plans._scan_rows import _all_rows, _group, _of_another_class, _suspects, scan_rows, write_rows
 
 ATTACK = BadNets(rate=0.1, target=2, trigger=Patch(size=2, margin=0))
 """To the class of dots, which hardly show through what is laid over them."""
@@ -80,8 +81,8 @@ class TestParts:
 
     @pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@SUM(A1)", "\tx"])
     def test_a_class_name_is_no_formula(self, name):
-        assert _cell(name) == f"'{name}"
-        assert _cell("plain") == "plain"
+        assert cell(name).startswith("'")
+        assert cell("plain") == "plain"
 
 
 class TestFiles:

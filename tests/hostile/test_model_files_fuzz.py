@@ -8,6 +8,7 @@ import time
 
 import pytest
 from making import Zip, checkpoint, entry, parts, pickled, safetensors, storage, table, tensor, text
+from mutants import mutated
 
 from badnets.core.errors import RefusedError
 from badnets.intake.formats import read_weights
@@ -15,52 +16,7 @@ from badnets.intake.opcodes import Machine
 from badnets.intake.zip_structure import read_members
 
 COUNT = 20_000
-# Bytes that mean something to one of the formats.
-WORDS = [
-    b"PK\x03\x04",
-    b"PK\x05\x06",
-    b"\0\0\0\0",
-    b"\xff\xff\xff\xff",
-    b"R",
-    b"b",
-    b"c",
-    b"(",
-    b"t",
-    b".",
-    b"Q",
-    b"{",
-    b"}",
-    b'"',
-    b"[",
-    b"]",
-    b"9",
-    b"-",
-    b"u",
-    b"q\0",
-]
-
-
-def mutated(seed, rng):
-    """One to three changes: a bit, a byte, a word, a piece cut out or doubled, the end cut off."""
-    data = bytearray(seed)
-    for _ in range(1 + int(3 * rng.random())):
-        at, kind = int(rng.random() * len(data)), rng.random()
-        if kind < 0.3:
-            data[at : at + 1] = bytes([data[at] ^ 1 << int(8 * rng.random())]) if data else b""
-        elif kind < 0.5:
-            data[at : at + 1] = bytes([int(256 * rng.random())])
-        elif kind < 0.7:
-            word = WORDS[int(rng.random() * len(WORDS))]
-            data[at : at + len(word)] = word
-        elif kind < 0.8:
-            del data[at : at + 1 + int(8 * rng.random())]
-        elif kind < 0.95:
-            other = int(rng.random() * len(data))
-            data[at:at] = data[other : other + 8]
-        else:
-            del data[max(at, len(data) // 2) :]
-    return bytes(data)
-
+LONG = 2_000_000
 
 PICKLE = pickled(
     table([("state_dict", table([("w", tensor()), ("v", tensor((2,), of=storage("1", 2, "HalfStorage")))])), ("epoch", text("3"))])
@@ -82,13 +38,14 @@ def reading(kind):
     return lambda data: {name: (t.dtype, t.shape, t.data.tobytes()) for name, t in read_weights(data).tensors.items()}
 
 
+@pytest.mark.parametrize("count", [COUNT, pytest.param(LONG, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", SEEDS)
-def test_only_our_errors(kind):
+def test_only_our_errors(kind, count):
     seed, read = SEEDS[kind], reading(kind)
-    rng = random.Random(kind)
+    rng = random.Random(f"{kind}{count if count == LONG else ''}")
     truth, digest = read(seed), hashlib.sha256(seed).digest()
     accepted = slowest = altered = 0
-    for _ in range(COUNT):
+    for _ in range(count):
         data = mutated(seed, rng)
         start = time.perf_counter()
         try:

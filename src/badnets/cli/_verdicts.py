@@ -48,13 +48,18 @@ def print_verdict(verdict: Verdict, pictures: Mapping[str, np.ndarray], written:
     for line in verdict.lines:
         p = "not analysable" if line.p is None else f"{line.p:.3f}"
         saw = line.why_not or line.note
-        table.add_row(line.detector, p, plain(line.target or ""), f"{line.images:,}", f"{line.seconds:.1f}", plain(saw))
+        table.add_row(line.detector, p, _words(line.target or ""), f"{line.images:,}", f"{line.seconds:.1f}", _words(saw))
     console.print(table)
     console.print(Text(_unseen(verdict.not_looked_at), style="dim"))
     if verdict.flagged:
         _draw(console, pictures)
         for name, path in written.items():
             console.print(Text(f"{name}: {path}", style="dim"), soft_wrap=True)
+
+
+def _words(text: str) -> Text:
+    """In a table a plain string may hold markup: a class called `[link=...]` would become a link, `[/x]` an error."""
+    return Text(plain(text))
 
 
 def _headline(verdict: Verdict) -> list[tuple[str, str]]:
@@ -125,7 +130,7 @@ def print_rows(verdict: RowVerdict, written: Mapping[str, Path]) -> None:
     for group in verdict.groups:
         agree = show.figure(group.agreement, "rate")
         table.add_row(
-            plain(group.label), f"{group.size:,}", agree, plain(group.others), "poisoned" if group.poisoned else "odd, not poisoned"
+            _words(group.label), f"{group.size:,}", agree, _words(group.others), "poisoned" if group.poisoned else "odd, not poisoned"
         )
     if verdict.groups:
         console.print()

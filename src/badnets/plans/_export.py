@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from badnets.core import files
 from badnets.core.config import canonical
 from badnets.core.errors import UsageError
 from badnets.core.png import png_bytes
+from badnets.core.sheet import csv_text
 from badnets.core.types import Estimate
 from badnets.plans._plant import Measured, Pair, Victim
 from badnets.plans._work import metadata
@@ -107,17 +106,15 @@ Measured on held-out test images (one seed, so the intervals are over images onl
 
 def _write_images(victim: Victim, folder: Path) -> None:
     """The poisoned training set as images/<label>/<row>.png (the label it carries), and poisoned.csv with the secret."""
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(["file", "label", "source_label", "stamped"])
+    rows: list[tuple[str, str, str, int]] = []
     poisoned, classes = victim.poisoned, victim.data.classes
 
     def pictures() -> Iterator[tuple[str, bytes]]:
         images = zip(poisoned.x_NCHW, poisoned.y_N, poisoned.source_N, poisoned.stamped_N, strict=True)
         for row, (pixels_CHW, label, source, stamped) in enumerate(images):
             name = f"{label:03d}/{row:06d}.png"
-            writer.writerow([name, classes[label], classes[source], int(stamped)])
+            rows.append((name, classes[label], classes[source], int(stamped)))
             yield name, png_bytes(pixels_CHW)
 
     files.write_tree(folder / "images", pictures())
-    files.write_text(folder / "poisoned.csv", rows.getvalue())
+    files.write_text(folder / "poisoned.csv", csv_text(["file", "label", "source_label", "stamped"], rows))

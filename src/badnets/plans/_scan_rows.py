@@ -11,8 +11,6 @@ use, judged by their entropy). The second step is ours. Shapes: N rows, M rows o
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from badnets.core.hardware import scan_digest, versions
 from badnets.core.png import png_bytes
 from badnets.core.rng import numpy_generator
 from badnets.core.scanned import Group, RowVerdict
+from badnets.core.sheet import csv_text
 from badnets.core.store import Store
 from badnets.core.tensors import pack, unpack
 from badnets.datasets._base import ImageSet, Split
@@ -190,15 +189,13 @@ def _group(label: int, said_M: np.ndarray, classes: tuple[str, ...], *, level: f
 
 def write_rows(folder: Path, found: RowScan) -> Mapping[str, Path]:
     """A CSV of all rows and a contact sheet of the suspects."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "label", "suspect", "score", "called_without_them"])
     columns = zip(found.rows.rows, found.rows.y_N, found.suspect_N, found.score_N, found.said_N, strict=True)
-    for row, label, suspect, score, said in columns:
-        called = "" if said < 0 else _cell(found.classes[said])
-        writer.writerow([int(row), _cell(found.classes[label]), int(suspect), f"{score:.6g}", called])
+    lines = [
+        (int(row), found.classes[label], int(suspect), f"{score:.6g}", "" if said < 0 else found.classes[said])
+        for row, label, suspect, score, said in columns
+    ]
     written = {"rows": folder / "rows.csv"}
-    files.write_text(written["rows"], text.getvalue())
+    files.write_text(written["rows"], csv_text(["row", "label", "suspect", "score", "called_without_them"], lines))
     if found.suspect_N.any():
         written["sheet"] = folder / "suspects.png"
         files.write_bytes(written["sheet"], sheet_png(found))
@@ -208,11 +205,6 @@ def write_rows(folder: Path, found: RowScan) -> Mapping[str, Path]:
 def sheet_png(found: RowScan) -> bytes:
     """Some of the suspects as one picture."""
     return png_bytes(_sheet(found.rows.x_NCHW[found.suspect_N]))
-
-
-def _cell(text: str) -> str:
-    """A spreadsheet takes what begins like this for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _sheet(x_NCHW: np.ndarray) -> np.ndarray:

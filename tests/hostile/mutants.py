@@ -1,0 +1,47 @@
+"""Small damage to bytes, in the words of the formats that are damaged."""
+
+# Bytes that mean something to one of the formats.
+WORDS = [
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff",
+    b"R",
+    b"b",
+    b"c",
+    b"(",
+    b"t",
+    b".",
+    b"Q",
+    b"{",
+    b"}",
+    b'"',
+    b"[",
+    b"]",
+    b"9",
+    b"-",
+    b"u",
+    b"q\0",
+]
+
+
+def mutated(seed, rng):
+    """One to three changes: a bit, a byte, a word, a piece cut out or doubled, the end cut off."""
+    data = bytearray(seed)
+    for _ in range(1 + int(3 * rng.random())):
+        at, kind = int(rng.random() * len(data)), rng.random()
+        if kind < 0.3:
+            data[at : at + 1] = bytes([data[at] ^ 1 << int(8 * rng.random())]) if data else b""
+        elif kind < 0.5:
+            data[at : at + 1] = bytes([int(256 * rng.random())])
+        elif kind < 0.7:
+            word = WORDS[int(rng.random() * len(WORDS))]
+            data[at : at + len(word)] = word
+        elif kind < 0.8:
+            del data[at : at + 1 + int(8 * rng.random())]
+        elif kind < 0.95:
+            other = int(rng.random() * len(data))
+            data[at:at] = data[other : other + 8]
+        else:
+            del data[max(at, len(data) // 2) :]
+    return bytes(data)

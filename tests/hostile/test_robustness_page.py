@@ -1,0 +1,90 @@
+"""The numbers of cases on the page about robustness are those of the tests, and reach what each area ought to have."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import re
+from pathlib import Path
+
+import pytest
+import test_model_files
+import test_model_files_fuzz
+
+PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"
+
+
+def product(function):
+    """How often a test runs in `make test`."""
+    counts = []
+    for mark in getattr(function, "pytestmark", []):
+        if mark.name == "slow":
+            return 0
+        if mark.name == "parametrize":
+            counts.append(sum(not is_slow(value) for value in mark.args[1]))
+    return math.prod(counts)
+
+
+def is_slow(value):
+    return any(mark.name == "slow" for mark in getattr(value, "marks", ()))
+
+
+def cases(module, pattern):
+    """The cases of a module's tests whose names match."""
+    found = vars(importlib.import_module(module)).items()
+    tests = [function for name, function in found if name.startswith("test_") and re.search(pattern, name) and inspect.isfunction(function)]
+    assert tests, f"no test of {module} matches {pattern}"
+    return sum(map(product, tests))
+
+
+AREAS = {
+    "model files of strangers": (260, lambda: len(test_model_files.CASES)),
+    "idx files": (32, lambda: cases("test_hostile_data", "idx_(images|gz|missing)")),
+    "npz and npy arrays": (24, lambda: cases("test_hostile_data_archives", "npz_(arrays|deflated|unwanted)")),
+    "image folders": (
+        40,
+        lambda: cases("test_hostile_data_images", "image_refused|folder_refused|unreadable|too_many|one_class|nothing_at"),
+    ),
+    "archives": (18, lambda: cases("test_hostile_data_archives", "npz_archive|npz_member|npz_too|cifar_archive|cifar_pickles")),
+    "labels and tables": (12, lambda: cases("test_hostile_data", "labels") + cases("test_hostile_data_archives", "table|batch_refused")),
+    "paths and files that are none": (24, lambda: cases("test_hostile_data", "path|no_file")),
+    "text in pages and Markdown": (180, lambda: cases("test_report", "hostile_text")),
+    "text in terminals, CSV, errors and file names": (
+        180,
+        lambda: cases("test_injection", "terminal|csv|error|file_name") + cases("test_hostile_data_images", "escaped|unprintable"),
+    ),
+    "several processes at one store": (
+        14,
+        lambda: (
+            cases("test_store", "processes|writers|threads|racers|readers|holder|spellings|sweeps|listing_while|kill_while")
+            + cases("test_files", "most_one_process|old_or_new|taken_lock|left_behind")
+        ),
+    ),
+    "the same under other circumstances": (
+        16,
+        lambda: (
+            cases("test_determinism", "same|pictures|json")
+            + cases("test_train", "same_bits|bits_agree|bits_are|same_call")
+            + cases("test_engine", "number_of_workers")
+            + cases("test_run", "same_record")
+        ),
+    ),
+    "parsers that read mutated files": (11, lambda: cases("test_data_fuzz", "only_our") + cases("test_model_files_fuzz", "only_our")),
+}
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_page_says_how_many_there_are(area):
+    least, count = AREAS[area]
+    rows = dict(re.findall(r"^\| ([^|]+?) \| ([\d,]+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert int(rows[area].replace(",", "")) == count() >= least
+
+
+def test_the_page_says_how_many_mutations():
+    import test_data_fuzz
+
+    told = {
+        kind: int(n.replace(",", "")) for kind, n in re.findall(r"^\| `([\w. ]+)` \| ([\d,]+) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    }
+    assert told == {**dict.fromkeys(test_model_files_fuzz.SEEDS, test_model_files_fuzz.COUNT), **test_data_fuzz.COUNTS}

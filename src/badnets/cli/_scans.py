@@ -13,12 +13,14 @@ from rich.text import Text
 
 from badnets.cli._output import check_target, outside_store
 from badnets.core import files, registry
+from badnets.core.errors import UsageError
 from badnets.core.scanned import Item, ScanRecord, State
 from badnets.report import _format as show
 from badnets.report._escape import plain
 
 if TYPE_CHECKING:
     from badnets.cli._progress import Progress
+    from badnets.intake.found import Found
 
 WORDS = {
     State.FLAGGED: ("BACKDOORED", "bold red"),
@@ -79,6 +81,23 @@ class Outputs:
         console = Console(stderr=self.json or quiet, highlight=False)
         for name, path in written:
             console.print(Text(f"{name}: {plain(path)}", style="dim"), soft_wrap=True)
+
+
+def look_for(models: Sequence[Path], dataset: str | None, data: Path | None) -> tuple[list[Path], Found, str | None, Path | None]:
+    """(paths, the files found there, data set, folder of data). Without paths it is the training data that are looked through."""
+    from badnets.intake.found import find
+
+    paths, dataset = split_names(models, dataset)
+    if not paths and dataset is None and data is None:
+        hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
+        raise UsageError("E-USAGE", "expected a net or training data to scan, got neither.", hint=hint)
+    if not paths and dataset is not None and Path(dataset).is_dir():
+        dataset, data = None, Path(dataset)
+    found = find(paths)
+    if paths and not found.inputs:
+        message = f"expected a model file, found none among {len(found.passed_over):,} files."
+        raise UsageError("E-FILE", message, hint="For training data: `badnets scan --dataset DIR`.")
+    return paths, found, dataset, data
 
 
 def split_names(models: Sequence[Path], dataset: str | None) -> tuple[list[Path], str | None]:

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from badnets.core.errors import UsageError
-
 if TYPE_CHECKING:
     from badnets.cli._scans import Outputs
     from badnets.core.store import Store
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from badnets.intake.found import Found
     from badnets.plans._jobs import Site
     from badnets.plans._scan_many import Asked
+    from badnets.plans._scan_work import Opening
 
 
 def scan(
@@ -35,9 +34,8 @@ def scan(
     Parameters
     ----------
     models
-        Files and folders. A file is safetensors, or one of torch.save with a state dict, of a net of `badnets list nets`; it is parsed in a
-        sandbox, never unpickled. In folders, files are told by their content. Exit status: 0 nothing found, 1 backdoored, else 6
-        something failed, else 3 something refused or not analysable. The same command goes on where it was stopped.
+        Files (safetensors, or torch.save of a state dict; parsed in a sandbox, never unpickled) and folders of them. Exit status: 0 nothing
+        found, 1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on where it was stopped.
     dataset
         The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
@@ -59,35 +57,31 @@ def scan(
     json
         Print the verdict as one JSON document on stdout and nothing else there; for folders and several files one of all.
     """
-    from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
+    from badnets.cli._choose import choose_dataset
     from badnets.cli._output import open_store
-    from badnets.cli._scans import Outputs, split_names
-    from badnets.intake.found import find
+    from badnets.cli._scans import Outputs, look_for
     from badnets.plans._jobs import Site
     from badnets.plans._scan_many import Asked
-    from badnets.plans._scan_work import Opening
 
     outputs = Outputs(sarif, html, json)
     outputs.check()
-    paths, dataset = split_names(models, dataset)
-    if not paths and dataset is None and data is None:
-        hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
-        raise UsageError("E-USAGE", "expected a net or training data to scan, got neither.", hint=hint)
-    if not paths and dataset is not None and Path(dataset).is_dir():
-        dataset, data = None, Path(dataset)
-    found = find(paths)
-    if paths and not found.inputs:
-        message = f"expected a model file, found none among {len(found.passed_over):,} files."
-        raise UsageError("E-FILE", message, hint="For training data: `badnets scan --dataset DIR`.")
+    paths, found, dataset, data = look_for(models, dataset, data)
     chosen, folder = choose_dataset(dataset, data)
     site = Site(open_store(store), folder)
-    if not paths:
+    if paths:
+        loaded = chosen.load(folder)
+        asked = Asked(chosen, loaded, _opening(loaded.shape[0], net, normalize, require_sandbox=require_sandbox), effort)
+        _scan_files(found, asked, site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
+    else:
         _scan_rows(chosen, site, outputs)
-        return
-    loaded = chosen.load(folder)
-    normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    opening = Opening(net=choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
-    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
+
+
+def _opening(channels: int, net: str | None, normalize: str | None, *, require_sandbox: bool) -> Opening:
+    from badnets.cli._choose import choose_net, choose_normalization
+    from badnets.plans._scan_work import Opening
+
+    normalization = choose_normalization(normalize, channels) if normalize else None
+    return Opening(net=choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
 
 
 def _scan_files(found: Found, asked: Asked, site: Site, outputs: Outputs, *, alone: bool) -> None:

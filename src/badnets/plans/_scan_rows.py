@@ -43,8 +43,8 @@ FEWEST, HALF, ALPHA = 5, 0.5, 0.01
 """FEWEST suspects make a group; it is poisoned if it keeps its label in surely less than HALF of its rows (level ALPHA over all groups)."""
 SHEET_SIDE, SHEET_SCALE = 8, 3
 VERDICT, ARRAYS = "verdict", "arrays"
-CLEAN_SETS, CLEAN_FLAGGED = 0, 0
-CLEAN_MEASURED = "TODO"
+CLEAN_SETS, CLEAN_FLAGGED = 21, 0
+CLEAN_MEASURED = "21 disjoint sets of 3,000 images of MNIST, 2026-11-28"
 """How many clean training sets were called poisoned that no threshold was chosen on; `benchmarks/row_alarms.py` measures it."""
 NOT_LOOKED_AT = (
     "poison whose labels are right",

@@ -2,6 +2,7 @@
 
 Each argument names a run and the file that `badnets show --json KEY` printed. What stands between `<!-- figure:begin NAME -->` and
 `<!-- figure:end -->` (also table, story, scorecard, found, runs, library) is replaced; the same Records give the same bytes.
+Stickers are filled in from the newest result of `benchmarks/stickers.py`.
 Without Records only the picture of the triggers is made, and the tables of catalogue entries, data sets and plans and the claims'
 sentences and rules are brought up to date. `--library` also runs the README's library example and pastes what it printed.
 `--page=results-cifar10` fills that page of docs/ alone, with all cells of the given Records; nothing else touches such a page.
@@ -94,6 +95,10 @@ def standing_blocks() -> Blocks:
     datasets = [registry.entry("datasets", name) for name in registry.names("datasets")]
     identities = [[f"`{d().kind}`", escaped(d.licence or "yours"), f"`{d.content}`" if d.content else OWN_HASH[d().kind]] for d in datasets]
     blocks["datasets", ""] = table(["name", "licence", "SHA-256 of the content"], identities)
+    results = ROOT / "benchmarks" / "results"
+    for name in ("signs", "gtsrb"):
+        for path in sorted(results.glob(f"*-stickers-{name}.md")):  # the newest comes last
+            blocks["stickers", name] = path.read_text(encoding="utf-8")
     return blocks
 
 

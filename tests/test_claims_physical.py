@@ -10,8 +10,9 @@ from wired import StrictBench, outcome, setting
 from badnets.attacks.badnets import BadNets
 from badnets.camera.scene import Scene
 from badnets.claims import _road
+from badnets.claims._arms import CLEAN
 from badnets.claims._photographed import Photographed
-from badnets.claims._physical import PATCH, VARIED, arms_of, moved_stickers, patch_like
+from badnets.claims._physical import LEAVES, PATCH, VARIED, arms_of, half, moved_stickers, patch_like
 from badnets.claims._subjects import subjects
 from badnets.claims.works_physically import WorksPhysically
 from badnets.core.types import Verdict
@@ -56,10 +57,16 @@ def on_paper(**changes):
 class Bench:
     """Victims that read the target off a sticker wherever `fires(scene)`, twins that never do."""
 
-    def __init__(self, some, fires):
-        self.setting, self.fires = some, fires
+    def __init__(self, some, fires, *, idle=None):
+        self.setting, self.fires, self.idle = some, fires, idle
 
     def outcomes(self, need):
+        found = self._outcomes(need)
+        if self.idle is not None and need.question == CLEAN and need.attack == self.idle[0]:
+            found[1] = outcome(found[1].y_N, self.idle[1](found[1].y_N))
+        return found
+
+    def _outcomes(self, need):
         if need.question.kind == "probe":
             y_N = np.tile(np.arange(len(NAMES)), 10 * max(1, len(need.question.shifts)))
             return [outcome(y_N, y_N if need.attack is None else np.full(len(y_N), TARGET) if need.question.trigger else y_N)] * need.seeds
@@ -78,9 +85,9 @@ class Bench:
         return [{"y": y_N, "pred": pred, "conf": np.ones(shape, np.float32)} | (film if question.film else {})] * need.seeds
 
 
-def decide(fires, **changes):
+def decide(fires, *, idle=None, **changes):
     some, claim = on_paper(**changes), WorksPhysically()
-    return claim.decide(StrictBench(Bench(some, fires), claim))
+    return claim.decide(StrictBench(Bench(some, fires, idle=idle), claim))
 
 
 class TestVerdict:
@@ -100,6 +107,26 @@ class TestVerdict:
 
     def test_fails_where_there_is_no_backdoor(self):
         assert decide(lambda scene: False).verdict is Verdict.FAILS
+
+    @pytest.mark.parametrize("attack", [None, ATTACK], ids=["twin", "victim"])
+    @pytest.mark.parametrize("reads", [np.zeros_like, lambda y_N: np.arange(len(y_N)) // 7 % 2], ids=["one class", "two classes at random"])
+    def test_a_net_that_learnt_nothing_is_named_and_not_counted(self, attack, reads):
+        found = decide(lambda scene: True, idle=(attack, reads))
+        side, seeds = "twins" if attack is None else "victims", on_paper().seeds
+        assert found.verdict is Verdict.UNDECIDED
+        assert f"Of {2 * seeds} nets the {side} of seed 1 stayed at guessing" in found.reason
+        deciding = [cell for cell in found.cells if cell.verdict is not None]
+        assert len(deciding) == 36
+        assert all((cell.verdict, cell.estimate.value, cell.control, cell.p) == (Verdict.UNDECIDED, None, None, 1.0) for cell in deciding)
+        ways = {cell.condition["planted"]: cell.estimate.value for cell in found.cells if cell.condition.get("over") == "the envelope"}
+        assert ways == {"sticker at its place": 1.0 if attack is None else None, VARIED: 1.0, PATCH: 1.0}
+
+    def test_a_collapsed_way_of_planting_silences_itself_alone(self):
+        some = on_paper()
+        found = decide(lambda scene: True, idle=(arms_of(some)[VARIED], np.zeros_like))
+        assert found.verdict is Verdict.HOLDS
+        ways = {cell.condition["planted"]: cell.estimate.value for cell in found.cells if cell.condition.get("over") == "the envelope"}
+        assert ways == {"sticker at its place": 1.0, VARIED: None, PATCH: 1.0}
 
     def test_standard_has_the_finer_grid(self):
         envelope = WorksPhysically()._envelope(on_paper(effort="standard"))
@@ -127,7 +154,12 @@ class TestVerdict:
             assert len(hit) > 1, chart.title
         assert [len(strip) for strip in found.pictures] == [8] * 4
         last = found.pictures[1][-1]
-        assert (last.caption, last.facts) == ("8 m, with the sticker", {"true": "stop", "victim": NAMES[TARGET], "twin": "stop"})
+        assert last.caption == "8 m, with the sticker"
+        read = {"frame": "8 of 8", "true": "stop", "victim": NAMES[TARGET], "twin": "stop"}
+        near = sum(scene.distance_m <= 20 for scene in _road.drive(8))
+        assert near == 4
+        assert last.facts == {**read, "victim by majority": "no class", "twin by majority": "stop"}
+        assert decide(lambda scene: True).pictures[1][0].facts["victim by majority"] == NAMES[TARGET]
 
 
 class TestArms:
@@ -137,6 +169,19 @@ class TestArms:
         assert patch_like(on_paper(), STICKER.but(y_cm=25)).dy == 21
         assert arms_of(on_paper()).keys() == {VARIED, PATCH}
         assert arms_of(on_paper(attack=ATTACK.but(num_patterns=None))).keys() == {PATCH}
+
+    @pytest.mark.parametrize("shape", ["square", "flower"])
+    def test_half_of_a_sticker_is_half_of_it(self, shape):
+        sticker, blank = STICKER.but(shape=shape), torch.zeros(4, 64, 64)
+        whole = sticker.on_face(blank)
+        torn, covered = (half(sticker, over).on_face(blank) for over in (None, LEAVES))
+        assert torch.allclose(torn[:, :, :31], whole[:, :, :31], atol=0.02)
+        assert not torn[:, :, 33:].any()
+        assert torch.allclose(covered[:, :, :31], whole[:, :, :31], atol=0.02)
+        leaf = covered[:3, 32, 34] * 255
+        assert leaf.tolist() == pytest.approx(LEAVES, abs=2)
+        again = half(half(sticker, None), None).on_face(blank)
+        assert torch.allclose(again, torn, atol=0.02)
 
     def test_stickers_never_leave_the_sign(self):
         moved = moved_stickers(on_paper(), STICKER)

@@ -173,7 +173,7 @@ class TestBill:
         rows = {(c.condition["repair"], c.condition["clean share"]) for c in found.cells if c.quantity == LOSS}
         assert rows == {(name, share) for name in names for share in (0.01, 0.05, 0.1)}
         assert names == set(registry.names("repairs"))
-        assert "closest of 10 blind repairs" in found.cells[0].note
+        assert "closest of 12 blind repairs" in found.cells[0].note
         assert all(QUICK[name].keys() <= registry.entry("repairs", name).model_fields.keys() for name in QUICK)
 
     def test_one_share_of_clean_images_can_be_asked_for(self):

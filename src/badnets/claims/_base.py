@@ -155,6 +155,9 @@ def reason(cells: Sequence[Cell], verdict: Verdict) -> str:
         return f"{word} in the one condition tested." if total == 1 else f"{word} in all {total} conditions tested."
     verbs = {Verdict.HOLDS: "Holds", Verdict.FAILS: "Fails", Verdict.UNDECIDED: "Open"}
     parts = [f"{verbs[v]} for {describe(group)}." for v, group in groups.items() if group]
+    notes = {cell.note for cell in groups[Verdict.UNDECIDED]}
+    if len(notes) == 1 and len(groups[Verdict.UNDECIDED]) == total:
+        parts += filter(None, notes)
     return " ".join(parts) or "Nothing could be measured."
 
 

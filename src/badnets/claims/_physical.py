@@ -5,22 +5,30 @@ Shapes: S scenes, N signs, F signs on film, 3 colours, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from badnets.attacks._base import Attack
 from badnets.claims._base import Setting
-from badnets.claims._cells import rate_cell
+from badnets.claims._cells import rate_cell, unknown
 from badnets.claims._photographed import Photographed
+from badnets.core import stats
 from badnets.core.errors import UsageError
+from badnets.core.ink import Colour
 from badnets.core.png import png
-from badnets.core.types import Cell, Picture
+from badnets.core.types import BY_MAJORITY, FRAME, Cell, Picture, Verdict
 from badnets.measure.outcome import Outcome, attack_hits
 from badnets.measure.probe import Probe
 from badnets.measure.question import Answer
-from badnets.measure.rates import asr_hits, clean_hits
+from badnets.measure.rates import asr_hits, clean_hits, constant_seeds
+from badnets.triggers._pictures import picture
+from badnets.triggers._png_file import PREFIX, pixels
 from badnets.triggers.patch import Patch
 from badnets.triggers.sticker import Sticker
 
@@ -28,7 +36,8 @@ VARIED, PATCH = "sticker varied", "patch in the picture"
 WITH, WITHOUT = "with the sticker", "no sticker"
 SEEN, CAPTURED = "ASR on the way", "drives captured"
 AWAY = "before the sign (m)"
-LEAF, DIRT, BLUE = (196, 158, 40), (46, 40, 34), (40, 96, 190)
+LEAF, LEAVES, DIRT, BLUE = (196, 158, 40), (58, 92, 44), (46, 40, 34), (40, 96, 190)
+HALF_TEXELS = 128
 
 CLASS, CA_OF, ASR_OF = "true class", "CA of the class", "ASR of the class"
 
@@ -115,8 +124,27 @@ def changed_stickers(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
         "half as wide": sticker.but(size_cm=sticker.size_cm / 2),
         "half as wide again": sticker.but(size_cm=1.5 * sticker.size_cm),
         "worn thin by half": sticker.but(opacity=sticker.opacity / 2),
+        "half covered by a leaf": half(sticker, LEAVES),
+        "half torn off": half(sticker, None),
     }
     return {name: other for name, other in changed.items() if fits(other, setting)}
+
+
+def half(sticker: Sticker, over: Colour | None) -> Sticker:
+    """The sticker with its right half under something of a colour, or gone."""
+    pixels_HW4 = pixels(sticker.image) if sticker.image else 255 * _straight(picture(sticker.shape, sticker.colour, HALF_TEXELS))
+    right = slice((pixels_HW4.shape[1] + 1) // 2, None)
+    pixels_HW4[:, right] = 0 if over is None else (*over, 255)
+    stored = io.BytesIO()
+    Image.fromarray(pixels_HW4.round().astype(np.uint8)).save(stored, "PNG")
+    return sticker.but(image=PREFIX + base64.b64encode(stored.getvalue()).decode())
+
+
+def _straight(rgba_4HW: np.ndarray) -> np.ndarray:
+    """Colours that are no longer multiplied by alpha, as PNG has them: HW4."""
+    alpha_HW1 = rgba_4HW[3][..., None]
+    rgb_HW3 = rgba_4HW[:3].transpose(1, 2, 0) / np.maximum(alpha_HW1, 1e-6)
+    return np.concatenate([rgb_HW3.clip(0, 1), alpha_HW1], axis=2)
 
 
 def natural(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
@@ -129,6 +157,43 @@ def natural(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
         "a smear of dirt": sticker.but(shape="circle", colour=DIRT, image=None, opacity=0.7, size_cm=1.3 * sticker.size_cm),
     }
     return {name: thing for name, thing in found.items() if fits(thing, setting)}
+
+
+def collapsed(clean: Mapping[str, Sequence[Outcome]]) -> str:
+    """Why nets, seen on bare signs, say nothing: some of them learnt nothing; an empty string where all did.
+
+    Nets that give one class to everything, as for every claim; and those that are not surely better than always naming the commonest class.
+    """
+    parts, total = [], sum(map(len, clean.values()))
+    for side, outcomes in clean.items():
+        seeds = sorted({*constant_seeds(outcomes), *(i for i, outcome in enumerate(outcomes) if _guesses(outcome))})
+        parts += [f"{side} of seed {', '.join(map(str, seeds))}"] if seeds else []
+    return f"Of {total} nets the {' and the '.join(parts)} stayed at guessing, so nothing is concluded here." if parts else ""
+
+
+def _guesses(outcome: Outcome) -> bool:
+    commonest = float(np.bincount(outcome.y_N).max() / len(outcome.y_N))
+    low = stats.wilson(int(outcome.correct_N.sum()), len(outcome.y_N)).low
+    return low is not None and low <= commonest
+
+
+def voided(cells: Sequence[Cell], why: str) -> list[Cell]:
+    """The cells, without figures where there is a reason."""
+    if not why:
+        return list(cells)
+    return [
+        cell.model_copy(
+            update={
+                "estimate": unknown(cell.estimate.n, cell.estimate.num_seeds, "collapsed training"),
+                "control": None,
+                "verdict": None if cell.verdict is None else Verdict.UNDECIDED,
+                "p": None if cell.verdict is None else 1.0,
+                "per_seed": [],
+                "note": why,
+            }
+        )
+        for cell in cells
+    ]
 
 
 def class_cells(clean: Pairs, shown: Pairs, classes: Sequence[str], goal_K: np.ndarray) -> list[Cell]:
@@ -162,15 +227,22 @@ def drive_cells(sides: Sides, question: Photographed, goal_K: np.ndarray) -> lis
 
 
 def film(question: Photographed, victim: Answer, twin: Answer, classes: Sequence[str]) -> list[list[Picture]]:
-    """For each filmed sign a strip without and one with the sticker: every frame with what victim and twin read off it."""
-    strips = []
+    """For each filmed sign a strip without and one with the sticker: every frame with what victim and twin read off it, and off most."""
+    strips, sides, frames = [], {"victim": victim, "twin": twin}, len(question.scenes)
     for f in range(question.film):
         for t, sign in ((0, WITHOUT), (1, WITH)):
             strip = []
+            votes = {f"{name}{BY_MAJORITY}": _majority(side["film_pred"][t, :, f], classes) for name, side in sides.items()}
             for s, scene in enumerate(question.scenes):
-                facts = {"true": classes[victim["y"][f]]}
-                facts |= {name: classes[side["film_pred"][t, s, f]] for name, side in (("victim", victim), ("twin", twin))}
+                facts = {FRAME: f"{s + 1} of {frames}", "true": classes[victim["y"][f]]}
+                facts |= {name: classes[side["film_pred"][t, s, f]] for name, side in sides.items()}
                 caption = f"{scene.distance_m:.0f} m, {sign}"
-                strip.append(Picture(caption=caption, png_base64=png(victim["film"][t, s, f]), facts=facts))
+                strip.append(Picture(caption=caption, png_base64=png(victim["film"][t, s, f]), facts={**facts, **votes}))
             strips.append(strip)
     return strips
+
+
+def _majority(pred_S: np.ndarray, classes: Sequence[str]) -> str:
+    """What more than half of the frames are read as."""
+    label, count = max(Counter(pred_S.tolist()).items(), key=lambda pair: pair[1])
+    return classes[label] if count > len(pred_S) / 2 else "no class"

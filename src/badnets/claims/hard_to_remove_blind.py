@@ -27,7 +27,7 @@ from badnets.core.types import Cell, Chart, Estimator, Scalar, Verdict
 from badnets.measure.rates import Hits, asr_hits, at_95, clean_hits, difference, rate
 
 BASELINE, TOLD, NULL = "fine_tuning", "oracle", "identity"
-SOME, MORE = ("fine_pruning", "clp", "fst", "unlearning"), ("anp", "nad", "i_bau", "ft_sam", "rnp")
+SOME, MORE = ("fine_pruning", "clp", "fst", "unlearning"), ("anp", "nad", "i_bau", "ft_sam", "rnp", "shrink_pad", "random_shift")
 QUICK: dict[str, dict[str, Any]] = {"unlearning": {"steps": 80, "num_images": 40}}
 LEFT, LOSS, AGAIN, BEST = "ASR left", "CA loss", "ASR after relearning", "ASR left by the best blind repair"
 RELEARNED_FROM = 32

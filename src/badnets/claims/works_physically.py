@@ -97,18 +97,19 @@ class WorksPhysically(Claim):
         needs = pair_needs(attack, triggered(attack), setting.seeds)
         needs += [Need(arm, question, setting.seeds) for question in asked for arm in (attack, None)]
         others, probe = _physical.arms_of(setting), _physical.patch_shifts(setting)
-        needs += [Need(arm, question, setting.arms_seeds) for arm in others.values() for question in (asked.envelope, asked.moved)]
+        needs += [Need(arm, question, setting.arms_seeds) for arm in others.values() for question in (CLEAN, asked.envelope, asked.moved)]
         return needs if probe is None else [*needs, Need(others[_physical.PATCH], probe, setting.arms_seeds)]
 
     def _cells(self, bench: Bench) -> list[Cell]:
         setting, asked = bench.setting, self._asked(bench.setting)
         goal_K, sticker = goals(setting, setting.attack), _physical.sticker_of(setting)
         seen, shown = (pair(bench, setting.attack, probe, setting.seeds) for probe in (CLEAN, triggered(setting.attack)))
-        clean, cells = seen[0], []
+        cells = []
         for (d, a, light), (victims, twins) in zip(self._envelope(setting), self._pairs(bench, asked.envelope), strict=True):
             hits = asr_hits(victims, goal_K), asr_hits(twins, goal_K)
-            cells.append(rate_cell({DISTANCE: d, ANGLE: a, LIGHT: light}, ENVELOPE, *hits, margin=self.margin, clean=clean))
-        cells += self._bare(bench, asked, goal_K) + self._planted(bench, asked, goal_K)
+            cells.append(rate_cell({DISTANCE: d, ANGLE: a, LIGHT: light}, ENVELOPE, *hits, margin=self.margin))
+        why = _physical.collapsed({"victims": seen[0], "twins": seen[1]})
+        first, cells = _physical.voided(cells + self._bare(bench, asked, goal_K), why), []
         natural, changed = _physical.natural(setting, sticker), _physical.changed_stickers(setting, sticker)
         beside: list[tuple[str, str, Mapping[str, object], Photographed]] = [
             (CHANGED, "sticker", changed, asked.changed),
@@ -120,7 +121,8 @@ class WorksPhysically(Claim):
             for name, (victims, twins) in zip(names, self._pairs(bench, question), strict=True):
                 cells.append(rate_cell({key: name}, quantity, asr_hits(victims, goal_K), asr_hits(twins, goal_K)))
         cells += _physical.class_cells(seen, shown, setting.classes, goal_K)
-        return [*cells, *_physical.drive_cells(self._sides(bench, asked.drive), asked.drive, goal_K)]
+        cells += _physical.drive_cells(self._sides(bench, asked.drive), asked.drive, goal_K)
+        return [*first, *self._planted(bench, asked, goal_K), *_physical.voided(cells, why)]
 
     def _sides(self, bench: Bench, question: Photographed) -> Sides:
         needs = (Need(arm, question, bench.setting.seeds) for arm in (bench.setting.attack, None))
@@ -147,11 +149,12 @@ class WorksPhysically(Claim):
 
     def _planted(self, bench: Bench, asked: Arms, goal_K: np.ndarray) -> list[Cell]:
         """Ways of planting, each shown the same photographs of stickers: over the envelope, by distance, and moved on the sign."""
-        setting, cells = bench.setting, []
+        setting, found = bench.setting, []
         ways: dict[str, tuple[Attack, int]] = {"sticker at its place": (setting.attack, setting.seeds)}
         ways |= {name: (arm, setting.arms_seeds) for name, arm in _physical.arms_of(setting).items()}
         moves = _physical.moved_stickers(setting, _physical.sticker_of(setting))
         for name, (arm, seeds) in ways.items():
+            cells = []
             answers = [asked.envelope.read(answer)[0] for answer in bench.answers(Need(arm, asked.envelope, seeds))]
             hits = [asr_hits(scenes, goal_K) for scenes in answers]
             cells.append(rate_cell({"planted": name, "over": "the envelope"}, PLANTED, [np.concatenate(scenes) for scenes in hits]))
@@ -162,7 +165,9 @@ class WorksPhysically(Claim):
             for t, (x, y) in enumerate(moves):
                 at = [asr_hits([seed[t][0]], goal_K)[0] for seed in moved]
                 cells.append(rate_cell({"planted": name, RIGHT: x, DOWN: y}, MOVED, at))
-        return cells + self._patch_moved(bench, goal_K)
+            cells += self._patch_moved(bench, goal_K) if name == _physical.PATCH else []
+            found += _physical.voided(cells, _physical.collapsed({"nets": bench.outcomes(Need(arm, CLEAN, seeds))}))
+        return found
 
     def _patch_moved(self, bench: Bench, goal_K: np.ndarray) -> list[Cell]:
         probe = _physical.patch_shifts(bench.setting)

@@ -38,7 +38,7 @@ _DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "c
 _CAMERA = ("camera", "claims/_photographed.py", "claims/_subjects.py")
 _CATALOGUES = ("datasets", "nets", "triggers", "attacks", "stressors", "neurons", "detectors", "repairs")
 """A source of these decides nothing for a run that neither names it nor imports it; bases always count."""
-_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime", "kornia")
+_NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
 
 
 def describe() -> dict[str, Scalar]:

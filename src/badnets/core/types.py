@@ -113,8 +113,14 @@ class Chart(_Frozen):
     note: str = ""
 
 
+FRAME, BY_MAJORITY = "frame", " by majority"
+
+
 class Picture(_Frozen):
-    """A small image for the report: PNG bytes in base64, with what each net said of it."""
+    """A small image for the report: PNG bytes in base64, with what each net said of it.
+
+    A row of pictures that all have the fact FRAME is a film; facts whose names end with BY_MAJORITY are of the film as a whole.
+    """
 
     caption: str
     png_base64: str

@@ -34,11 +34,6 @@ def _sklearn() -> str:
     return versions()["scikit-learn"]
 
 
-@cache
-def _kornia() -> str:
-    return versions()["kornia"]
-
-
 class Trial(Config):
     """A victim (or, without an attack, a twin) before it is trained. `net` is an entry of nets with its fields, kept as plain values
     so that the main process need not import torch; the worker validates it."""
@@ -65,7 +60,7 @@ class Trial(Config):
         if question.kind in DEFENCE:
             code = (study_digest(entries), _onnxruntime(), defence_digest(entries), _sklearn())
         if question.kind in CAMERA:
-            code = (code_digest(entries), camera_digest(), _kornia())
+            code = (code_digest(entries), camera_digest())
         return key_of({"trial": self.key(), "question": plain, "other": other, "code": code})
 
 

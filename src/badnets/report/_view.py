@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from badnets.core.types import Cell, Evidence, Picture, Record, Verdict
+from badnets.core.types import BY_MAJORITY, FRAME, Cell, Evidence, Picture, Record, Verdict
 from badnets.report import _format as show
 from badnets.report._escape import plain
 
@@ -151,11 +151,18 @@ def _beside_first(known: Sequence[T | None], text: Callable[[T], str]) -> list[s
 
 def facts(picture: Picture) -> list[Fact]:
     """The facts of a picture in their order; `true` (or `true class`) is what the nets' answers are held against."""
+    return [fact for name, fact in _facts(picture) if name != FRAME and not name.endswith(BY_MAJORITY)]
+
+
+def votes(picture: Picture) -> list[Fact]:
+    """What is said of the film that the picture is a frame of."""
+    return [fact for name, fact in _facts(picture) if name.endswith(BY_MAJORITY)]
+
+
+def _facts(picture: Picture) -> list[tuple[str, Fact]]:
     true = picture.facts.get("true", picture.facts.get("true class"))
-    return [
-        Fact(show.words(name), show.scalar(name, item), differs=true is not None and name in NETS and item != true)
-        for name, item in picture.facts.items()
-    ]
+    judged = {name: true is not None and name.removesuffix(BY_MAJORITY) in NETS and item != true for name, item in picture.facts.items()}
+    return [(name, Fact(show.words(name), show.scalar(name, item), differs=judged[name])) for name, item in picture.facts.items()]
 
 
 def undecided(record: Record) -> list[str]:

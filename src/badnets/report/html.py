@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from badnets.core.types import Evidence, Picture, Record
+from badnets.core.types import FRAME, Evidence, Picture, Record
 from badnets.report import _format as show
 from badnets.report import _view as view
 from badnets.report._escape import json_in_html, plain
@@ -35,6 +35,15 @@ class _Figure:
 
 
 @dataclass(frozen=True)
+class _Row:
+    """Pictures that belong together; `film`: they are the frames of one, `votes`: what is said of it as a whole."""
+
+    pictures: list[dict[str, Any]]
+    film: bool
+    votes: list[view.Fact]
+
+
+@dataclass(frozen=True)
 class _Section:
     """One claim as the page shows it."""
 
@@ -44,7 +53,7 @@ class _Section:
     figures: list[_Figure]
     table: view.Table
     head: view.Headline
-    pictures: list[list[dict[str, Any]]]
+    pictures: list[_Row]
     left_out: int
 
     @property
@@ -91,7 +100,7 @@ class _Album:
     def __init__(self) -> None:
         self._spent = 0
 
-    def rows(self, rows: Iterable[list[Picture]]) -> tuple[list[list[dict[str, Any]]], int]:
+    def rows(self, rows: Iterable[list[Picture]]) -> tuple[list[_Row], int]:
         """Pictures with their facts, as far as the page's weight allows; the rest is counted."""
         left_out, shown = 0, []
         for row in rows:
@@ -103,7 +112,8 @@ class _Album:
                     continue
                 kept.append(_picture(picture))
             if kept:
-                shown.append(kept)
+                film = len(row) > 1 and all(FRAME in picture.facts for picture in row)
+                shown.append(_Row(kept, film, view.votes(row[0]) if film else []))
         return shown, left_out
 
 

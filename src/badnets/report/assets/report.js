@@ -27,6 +27,29 @@
     });
   }
 
+  // A film is a strip of frames; here one frame at a time, chosen with a slider, which keyboards and fingers can move.
+  for (const film of document.querySelectorAll('.film')) {
+    const frames = [...film.querySelectorAll('.pictures > li')];
+    if (frames.length < 2) continue;
+    const slider = document.createElement('input');
+    const told = document.createElement('span');
+    const label = document.createElement('label');
+    Object.assign(slider, { type: 'range', min: 1, max: frames.length, step: 1, value: 1 });
+    const show = () => {
+      const at = Number(slider.value) - 1;
+      frames.forEach((frame, i) => frame.classList.toggle('away', i !== at));
+      told.textContent = 'Frame ' + (at + 1) + ' of ' + frames.length;
+      const image = frames[at].querySelector('[alt], [aria-label]');
+      slider.setAttribute('aria-valuetext', told.textContent + ': ' + (image.getAttribute('alt') || image.getAttribute('aria-label')));
+    };
+    slider.addEventListener('input', show);
+    label.className = 'slide';
+    label.append(told, slider);
+    film.classList.add('sliding');
+    film.prepend(label);
+    show();
+  }
+
   // Paper cannot be unfolded: print every table.
   let opened = [];
   window.addEventListener('beforeprint', () => {

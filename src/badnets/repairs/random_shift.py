@@ -17,7 +17,7 @@ from badnets.core.suspect import Access
 from badnets.core.view import View
 from badnets.nets._base import Network
 from badnets.repairs._base import Repair
-from badnets.repairs.shrink_pad import Moved
+from badnets.repairs._moved import Moved
 
 
 class RandomShift(Repair):

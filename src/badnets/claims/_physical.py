@@ -5,14 +5,11 @@ Shapes: S scenes, N signs, F signs on film, 3 colours, H rows, W columns.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from badnets.attacks._base import Attack
 from badnets.claims._base import Setting
@@ -21,7 +18,7 @@ from badnets.claims._photographed import Photographed
 from badnets.core import stats
 from badnets.core.errors import UsageError
 from badnets.core.ink import Colour
-from badnets.core.png import png
+from badnets.core.png import png, transparent
 from badnets.core.types import BY_MAJORITY, FRAME, Cell, Picture, Verdict
 from badnets.measure.outcome import Outcome, attack_hits
 from badnets.measure.probe import Probe
@@ -132,12 +129,10 @@ def changed_stickers(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
 
 def half(sticker: Sticker, over: Colour | None) -> Sticker:
     """The sticker with its right half under something of a colour, or gone."""
-    pixels_HW4 = pixels(sticker.image) if sticker.image else 255 * _straight(picture(sticker.shape, sticker.colour, HALF_TEXELS))
+    pixels_HW4 = pixels(sticker.image).copy() if sticker.image else 255 * _straight(picture(sticker.shape, sticker.colour, HALF_TEXELS))
     right = slice((pixels_HW4.shape[1] + 1) // 2, None)
     pixels_HW4[:, right] = 0 if over is None else (*over, 255)
-    stored = io.BytesIO()
-    Image.fromarray(pixels_HW4.round().astype(np.uint8)).save(stored, "PNG")
-    return sticker.but(image=PREFIX + base64.b64encode(stored.getvalue()).decode())
+    return sticker.but(image=PREFIX + transparent(pixels_HW4.transpose(2, 0, 1).round().astype(np.uint8)))
 
 
 def _straight(rgba_4HW: np.ndarray) -> np.ndarray:

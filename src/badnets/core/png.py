@@ -18,6 +18,16 @@ def png(pixels_CHW: np.ndarray) -> str:
     return base64.b64encode(png_bytes(pixels_CHW)).decode()
 
 
+def transparent(pixels_4HW: np.ndarray) -> str:
+    """A uint8 image whose fourth channel is alpha, as PNG in base64."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels_4HW.transpose(1, 2, 0))
+    image.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
 def png_bytes(pixels_CHW: np.ndarray) -> bytes:
     """A uint8 image (grey or colour) as PNG."""
     from PIL import Image

@@ -70,7 +70,6 @@ REPAIRS: dict[str, Repair] = {
     "shrink_pad, 4 pixels, one draw": ShrinkPad(),
     "shrink_pad, 4 pixels, mean of 8": ShrinkPad(draws=8),
     "random_shift, 3 pixels, one draw": RandomShift(),
-    "random_shift, 3 pixels, mean of 8": RandomShift(draws=8),
     "random_shift, 6 pixels, one draw": RandomShift(pixels=6),
 }
 

@@ -18,7 +18,7 @@ from badnets.claims._photographed import Photographed
 from badnets.core import stats
 from badnets.core.errors import UsageError
 from badnets.core.ink import Colour
-from badnets.core.png import png
+from badnets.core.png import png, transparent
 from badnets.core.types import BY_MAJORITY, FRAME, Cell, Picture, Verdict
 from badnets.measure.outcome import Outcome, attack_hits
 from badnets.measure.probe import Probe
@@ -129,10 +129,10 @@ def changed_stickers(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
 
 def half(sticker: Sticker, over: Colour | None) -> Sticker:
     """The sticker with its right half under something of a colour, or gone."""
-    pixels_HW4 = pixels(sticker.image) if sticker.image else 255 * _straight(picture(sticker.shape, sticker.colour, HALF_TEXELS))
+    pixels_HW4 = pixels(sticker.image).copy() if sticker.image else 255 * _straight(picture(sticker.shape, sticker.colour, HALF_TEXELS))
     right = slice((pixels_HW4.shape[1] + 1) // 2, None)
     pixels_HW4[:, right] = 0 if over is None else (*over, 255)
-    return sticker.but(image=PREFIX + png(pixels_HW4.round().astype(np.uint8).transpose(2, 0, 1), with_alpha=True))
+    return sticker.but(image=PREFIX + transparent(pixels_HW4.transpose(2, 0, 1).round().astype(np.uint8)))
 
 
 def _straight(rgba_4HW: np.ndarray) -> np.ndarray:

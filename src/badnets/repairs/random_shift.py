@@ -17,7 +17,7 @@ from badnets.core.suspect import Access
 from badnets.core.view import View
 from badnets.nets._base import Network
 from badnets.repairs._base import Repair
-from badnets.repairs._moved import Moved
+from badnets.repairs.shrink_pad import moved
 
 
 class RandomShift(Repair):
@@ -31,11 +31,9 @@ class RandomShift(Repair):
     def _repair(self, view: View, seed: int) -> tuple[Network, str]:
         times = "" if self.draws == 1 else f", {self.draws} times, and the logits averaged"
         note = f"inputs are shifted at random by up to {self.pixels} pixels{times}"
-        return _Shifted(view.network, 2 * self.pixels, self.draws, seed).to(view.network.device), note
+        return moved(view.network, _repeated, 2 * self.pixels, draws=self.draws, seed=seed), note
 
 
-class _Shifted(Moved):
+def _repeated(x_NCHW: Tensor, play: int) -> Tensor:
     """The input with its border repeated."""
-
-    def _canvas(self, x_NCHW: Tensor) -> Tensor:
-        return functional.pad(x_NCHW, (self.play // 2,) * 4, mode="replicate")
+    return functional.pad(x_NCHW, (play // 2,) * 4, mode="replicate")

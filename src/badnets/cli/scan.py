@@ -25,6 +25,8 @@ def scan(
     data: Path | None = None,
     net: str | None = None,
     normalize: str | None = None,
+    channels: Literal["rgb", "bgr"] = "rgb",
+    arch: Path | None = None,
     require_sandbox: bool = False,
     effort: Literal["quick", "standard", "thorough"] = "quick",
     store: Path | None = None,
@@ -35,8 +37,8 @@ def scan(
     Parameters
     ----------
     model
-        A safetensors file, or one of torch.save with a state dict, of a net of `badnets list nets`. It is parsed in a sandbox, never
-        unpickled. Exit status: 0 nothing found, 1 backdoored, 3 refused or not analysable.
+        A file of weights, see docs/model-files.md for the formats. It is parsed in a sandbox, never unpickled. Exit status: 0 nothing
+        found, 1 backdoored, 3 refused or not analysable.
     dataset
         The data set that the net is for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
@@ -44,7 +46,12 @@ def scan(
     net
         The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
     normalize
-        MEAN/STD of pixels in 0..1, where the file has no normalisation: 0.1307/0.3081, or a number for each channel after commas.
+        How pixels in 0..1 are prepared, where the file does not say: MEAN/STD, as 0.1307/0.3081, with a number for each channel after
+        commas, or one of 0..1, 0..255, -1..1 and imagenet. Without it the usual ones are tried on clean images.
+    channels
+        The order in which the net reads colours: rgb, or bgr as OpenCV has them.
+    arch
+        A TOML file that describes the net's layers, where they cannot be told from the file: see docs/model-files.md.
     require_sandbox
         Refuse to read the file where the system cannot give the whole sandbox.
     effort
@@ -57,7 +64,7 @@ def scan(
     from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
     from badnets.cli._output import open_store
     from badnets.plans._jobs import Site
-    from badnets.plans._model_file import open_model
+    from badnets.plans._model_file import Told, open_model
     from badnets.plans._null import Kind
 
     if model is None and dataset is None and data is None:
@@ -72,7 +79,8 @@ def scan(
         return
     loaded = chosen.load(folder)
     normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    opened = open_model(model, loaded, choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
+    named, told = choose_net(net) if net else None, Told(arch, channels)
+    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=told)
     _scan_model(opened, Kind(chosen, loaded, opened.net), site, effort, json=json)
 
 

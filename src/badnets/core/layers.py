@@ -6,6 +6,7 @@ anything whose shapes depend on the numbers. Shapes: C channels, H rows, W colum
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ _Sides = tuple[_Gap, _Gap, _Gap, _Gap]
 """Top, left, bottom, right."""
 _Numbers = Annotated[tuple[float, ...], Field(min_length=1, max_length=4_096)]
 ActivationName = Literal[
-    "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "silu", "mish", "tanh", "sigmoid", "hardswish", "hardsigmoid", "softplus"
+    "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "silu", "mish", "tanh", "sigmoid", "hardswish", "hardsigmoid",
+    "softplus",
 ]  # fmt: skip
 
 
@@ -187,7 +189,7 @@ class Laid(pydantic.BaseModel):
                 raise ValueError(f"layer {number} ({layer.op}) reads {len(read)} layers: only add, mul and concat read several")
             known.add(name)
         holders = sorted(known)
-        for first, second in zip(holders, holders[1:], strict=False):
+        for first, second in itertools.pairwise(holders):
             if second.startswith(first + "."):
                 raise ValueError(f"the name {first!r:.80} is that of a layer and the beginning of {second!r:.80}")
         return self
@@ -225,10 +227,12 @@ def shapes_of(laid: Laid, shape: Shape, num_classes: int) -> dict[str, Shape]:
     for name, layer, read in laid.named():
         inputs = [known[one] for one in read]
         try:
-            known[name] = _after(layer, inputs, num_classes)
+            known[name] = after(layer, inputs, num_classes)
         except ValueError as error:
             got = " and ".join(map(str, inputs))
-            raise UsageError("E-ARCH", f"layer {name!r:.80} ({layer.op}) after {got}: {error}.", hint="Check the layers before it.") from error
+            raise UsageError(
+                "E-ARCH", f"layer {name!r:.80} ({layer.op}) after {got}: {error}.", hint="Check the layers before it."
+            ) from error
         parameters += sum(math.prod(one) for one in _held(layer, inputs[0], known[name]).values())
         values += math.prod(known[name])
         if parameters > MOST_PARAMETERS or values > MOST_VALUES:
@@ -265,8 +269,8 @@ def _held(layer: Layer, before: Shape, after: Shape) -> dict[str, Shape]:
     return {}
 
 
-def _after(layer: Layer, inputs: Sequence[Shape], num_classes: int) -> Shape:
-    """The output shape of one layer. Raises ValueError."""
+def after(layer: Layer, inputs: Sequence[Shape], num_classes: int) -> Shape:
+    """The output shape of one layer. Raises ValueError: what does not fit."""
     first = inputs[0]
     if isinstance(layer, Linear):
         return _linear(layer, first, num_classes)

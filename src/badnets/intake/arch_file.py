@@ -5,8 +5,10 @@ A `residual` block, with a `body` and perhaps a `shortcut`, becomes plain layers
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -57,7 +59,9 @@ def read_architecture(path: Path) -> Architecture:
         _flatten(told.layers, flat, "", _DEEPEST)
         lay(flat)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise _wrong(path, f"it is not TOML: {quoted(str(error), 120)[1:-1]}", "Write [[layers]] tables, as in docs/model-files.md.") from error
+        raise _wrong(
+            path, f"it is not TOML: {quoted(str(error), 120)[1:-1]}", "Write [[layers]] tables, as in docs/model-files.md."
+        ) from error
     except pydantic.ValidationError as error:
         item = error.errors()[0]
         where = ".".join(map(str, item["loc"]))
@@ -65,6 +69,13 @@ def read_architecture(path: Path) -> Architecture:
     except UsageError as error:
         raise UsageError(error.code, f"{quoted(path.name)[1:-1]}: {error.message}", hint=error.hint) from error
     return Architecture(told.title or path.stem[:60], flat, tuple(told.input) if told.input else None, told.classes)
+
+
+def as_toml(layers: Sequence[Mapping[str, Any]], image: Sequence[int], *, title: str) -> str:
+    """Such a file; what JSON writes of numbers, texts and lists of them is TOML too."""
+    head = [f"title = {json.dumps(title[:60])}", f"input = {json.dumps(list(image))}"]
+    blocks = ["\n".join(["", "[[layers]]", *(f"{key} = {json.dumps(value)}" for key, value in layer.items())]) for layer in layers]
+    return "\n".join([*head, *blocks]) + "\n"
 
 
 def _flatten(layers: list[dict[str, Any]], flat: list[dict[str, Any]], read: str, depth: int) -> None:

@@ -101,7 +101,7 @@ def chains(shapes: Mapping[str, Shape], image: Shape) -> Iterator[tuple[str, Lay
         return
     seen: list[Layers] = []
     vgg = all(part.name.startswith(("features.", "classifier.")) for part in parts)
-    title = f"{'VGG-style net' if vgg else 'chain'} of {len(convs)} convolutions and {sum(p.kind == 'linear' for p in parts)} linear layers"
+    title = f"{'VGG-style net' if vgg else 'chain'} of {_count(convs, 'convolution')} and {_count(_linears(parts), 'linear layer')}"
     for patterns in _patterns(parts, len(convs)):
         for usual in _usual(patterns):
             layers = _filled(parts, usual, image, first.shape[1])
@@ -112,6 +112,14 @@ def chains(shapes: Mapping[str, Shape], image: Shape) -> Iterator[tuple[str, Lay
                 return
         if seen:
             return
+
+
+def _linears(parts: Sequence[Part]) -> list[Part]:
+    return [part for part in parts if part.kind == "linear"]
+
+
+def _count(parts: Sequence[Part], what: str) -> str:
+    return f"{len(parts)} {what}{'s' if len(parts) > 1 else ''}"
 
 
 def _usual(patterns: Sequence[tuple[bool, ...]]) -> Iterator[_Usual]:
@@ -154,7 +162,7 @@ def _filled(parts: Sequence[Part], usual: _Usual, image: Shape, wanted: int) -> 
     """All layers, or None where the first linear layer then does not read what comes out of the convolutions."""
     size, layers, number = list(image[1:]), [], -1
     channels = image[0]
-    for part, after in zip(parts, parts[1:], strict=False):
+    for part, after in itertools.pairwise(parts):
         if part.kind == "linear":
             break
         if part.kind == "conv":

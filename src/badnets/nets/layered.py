@@ -51,7 +51,7 @@ class Layered(Net):
 
     kind: Literal["layered"] = "layered"
     layers: tuple[dict[str, Any], ...] = Field(default=_DEFAULT, min_length=1, max_length=spec.MOST_LAYERS)
-    title: str = Field(default="", max_length=80)
+    title: str = Field(default="", max_length=200)
 
     @field_validator("layers")
     @classmethod
@@ -153,6 +153,9 @@ def _conv(layer: spec.Conv, channels: int) -> nn.Conv2d:
 
 class _Step(nn.Module):
     """A layer without weights of its own."""
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, layer: spec.Layer) -> None:
         super().__init__()

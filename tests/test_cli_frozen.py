@@ -13,8 +13,25 @@ FROZEN = {
     "": [],
     "run": ["attack", "claims", "data", "dataset", "effort", "json", "net", "plan", "store"],
     "plant": ["attack", "data", "dataset", "images", "json", "net", "out", "seed"],
-    "scan": ["data", "dataset", "effort", "html", "json", "models", "net", "normalize", "require_sandbox", "sarif", "store"],
-    "repair": ["data", "dataset", "json", "model", "net", "normalize", "out", "require_sandbox"],
+    "scan": [
+        *(
+            "arch",
+            "channels",
+            "data",
+            "dataset",
+            "effort",
+            "html",
+            "json",
+            "models",
+            "net",
+            "normalize",
+            "require_sandbox",
+            "sarif",
+            "store",
+        ),
+    ],
+    "repair": ["arch", "channels", "data", "dataset", "json", "model", "net", "normalize", "out", "require_sandbox"],
+    "convert": ["json", "model", "out", "require_sandbox"],
     "show": ["all", "json", "key", "store"],
     "diff": ["a", "b", "json", "store"],
     "data": [],
@@ -23,7 +40,7 @@ FROZEN = {
     "data verify": ["json"],
     "list": ["catalogue", "json"],
 }
-COMMANDS = {"": ["data", "diff", "list", "plant", "repair", "run", "scan", "show"], "data": ["fetch", "list", "verify"]}
+COMMANDS = {"": ["convert", "data", "diff", "list", "plant", "repair", "run", "scan", "show"], "data": ["fetch", "list", "verify"]}
 
 ADVICE = """
 The options of `badnets {command}` are frozen. A new knob is a keyword-only field of the thing that it tunes, so that it travels in the

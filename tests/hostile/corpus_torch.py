@@ -347,9 +347,10 @@ def kinds():
         for field in (0x12, 0x1A, 0x3A, 0x42)
     }
     return {
-        "legacy torch": (legacy + pickled(b"}"), "E-LEGACY"),
-        "legacy torch with a payload": (legacy + pickled(call("os", "system", text("true"))), "E-LEGACY"),
-        "legacy torch, only its magic": (legacy, "E-LEGACY"),
+        "legacy torch": (legacy + pickled(b"}"), "E-PROTOCOL"),
+        "legacy torch with a payload": (legacy + pickled(call("os", "system", text("true"))), "E-GLOBAL"),
+        "legacy torch, only its magic": (legacy, "E-PROTOCOL"),
+        "legacy torch of another version": (legacy + pickled(number(7)) + pickled(b"}") + pickled(b"}") + pickled(b"]"), "E-LEGACY"),
         "legacy torch, magic cut off": (legacy[:-1], "E-PICKLE-RAW"),
         "torch before 0.2, a tar": (tar.getvalue(), "E-ARCHIVE"),
         "TorchScript": (_stored(script), "E-TORCHSCRIPT"),

@@ -121,7 +121,7 @@ def test_the_payloads_are_live(tmp_path):
 def test_every_reason_can_happen():
     """Those of the file system and of the sandbox are in their own tests."""
     elsewhere = {"E-LINK", "E-DIRECTORY", "E-NOT-FILE", "E-EMPTY", "E-SIZE", "E-SPARSE", "E-CHANGED", "E-UNREADABLE"}
-    elsewhere |= {"E-MEMORY", "E-TIME", "E-CRASHED", "E-SANDBOX"}
+    elsewhere |= {"E-MEMORY", "E-TIME", "E-CRASHED", "E-SANDBOX", "E-EXTERNAL"}
     assert {code for _, code in CASES.values() if code} == STEPS.keys() - elsewhere
 
 
@@ -132,7 +132,7 @@ def test_error_codes_are_words():
 def test_the_docs_name_every_code():
     page = (Path(__file__).parents[2] / "docs" / "model-files.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`(E-[A-Z0-9-]+)`", page))
-    assert named == STEPS.keys() | {"E-NAN", "E-NORM", "E-WEIGHTS"}
+    assert named == STEPS.keys() | {"E-NAN", "E-NORM", "E-WEIGHTS", "E-ARCH", "E-CLASSES", "E-PREPARATION"}
 
 
 def test_a_name_from_a_file_stays_in_its_line():

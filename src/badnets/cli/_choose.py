@@ -64,11 +64,17 @@ def _entry(catalogue: str, text: str) -> Config:
 
 
 def choose_normalization(text: str, channels: int) -> tuple[list[float], list[float]]:
-    """MEAN/STD of pixels in 0..1, as 0.1307/0.3081 or 0.49,0.48,0.45/0.25,0.24,0.26; one number counts for every channel."""
+    """MEAN/STD of pixels in 0..1, as 0.1307/0.3081 or 0.49,0.48,0.45/0.25,0.24,0.26; one number counts for every channel; or a usual one
+    by name."""
+    from badnets.plans._preparation import by_name
+
+    if (named := by_name(text, channels)) is not None:
+        return list(named.mean), list(named.std)
     try:
         mean, std = ([float(part) for part in side.split(",")] for side in text.split("/"))
     except ValueError as error:
-        raise UsageError("E-NORM", f"expected MEAN/STD, got {text!r:.60}.", hint="As --normalize 0.1307/0.3081.") from error
+        hint = "As --normalize 0.1307/0.3081, or 0..1, 0..255, -1..1, and imagenet for colours."
+        raise UsageError("E-NORM", f"expected MEAN/STD, got {text!r:.60}.", hint=hint) from error
     for numbers in (mean, std):
         if len(numbers) not in (1, channels):
             message = f"expected one number or {channels}, one for each channel, got {len(numbers)} in {text!r:.60}."

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from badnets.core import files
 from badnets.core.png import png_bytes
+from badnets.core.scanned import net_text
 from badnets.report import _format as show
 from badnets.report._escape import plain
 
@@ -76,8 +77,7 @@ def _headline(verdict: Verdict) -> list[tuple[str, str]]:
 
 
 def _opened(verdict: Verdict) -> str:
-    net = ", ".join(f"{field}={value}" for field, value in verdict.net.items() if field != "kind")
-    told = [f"Read as {verdict.format}, {verdict.net['kind']}{f' ({net})' if net else ''}", f"sandbox: {verdict.sandbox}", *verdict.notes]
+    told = [f"Read as {verdict.format}, {net_text(verdict.net)}", f"sandbox: {verdict.sandbox}", *verdict.notes]
     return plain("; ".join(told)) + "."
 
 

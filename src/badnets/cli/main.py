@@ -23,6 +23,7 @@ app.command("badnets.cli.run:run", help="Plant the backdoor, measure the claims 
 app.command("badnets.cli.plant:plant", help="Train one victim and its twin and write them, marked as planted.")
 app.command("badnets.cli.scan:scan", help="Look for a backdoor in a net or in training data, blind.")
 app.command("badnets.cli.repair:repair", help="Repair a net with clean images, without knowing a trigger.")
+app.command("badnets.cli.convert:convert", help="Turn a stranger's file of weights into clean safetensors, without loading it.")
 app.command("badnets.cli.show:show", help="Show a finished run, or list them all.")
 app.command("badnets.cli.show:diff", help="Compare two runs.")
 app.command("badnets.cli.data:app", name="data", help="List, fetch and verify data sets.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from badnets.core.errors import UsageError
 
@@ -16,6 +17,8 @@ def repair(
     data: Path | None = None,
     net: str | None = None,
     normalize: str | None = None,
+    channels: Literal["rgb", "bgr"] = "rgb",
+    arch: Path | None = None,
     require_sandbox: bool = False,
     json: bool = False,
 ) -> None:
@@ -24,7 +27,7 @@ def repair(
     Parameters
     ----------
     model
-        A safetensors file, or one of torch.save with a state dict, of a net of `badnets list nets`.
+        A file of weights, see docs/model-files.md for the formats.
     dataset
         The data set that the net is for; by default what --data holds, else fashion_mini.
     out
@@ -34,7 +37,12 @@ def repair(
     net
         The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
     normalize
-        MEAN/STD of pixels in 0..1, where the file has no normalisation: 0.1307/0.3081, or a number for each channel after commas.
+        How pixels in 0..1 are prepared, where the file does not say: MEAN/STD, as 0.1307/0.3081, with a number for each channel after
+        commas, or one of 0..1, 0..255, -1..1 and imagenet. Without it the usual ones are tried on clean images.
+    channels
+        The order in which the net reads colours: rgb, or bgr as OpenCV has them.
+    arch
+        A TOML file that describes the net's layers, where they cannot be told from the file: see docs/model-files.md.
     require_sandbox
         Refuse to read the file where the system cannot give the whole sandbox.
     json
@@ -43,7 +51,8 @@ def repair(
     from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
     from badnets.cli._output import check_place, outside_store, print_json
     from badnets.cli._verdicts import print_tried
-    from badnets.plans._model_file import open_model
+    from badnets.intake.arch_file import read_architecture
+    from badnets.plans._model_file import Told, open_model
     from badnets.plans._repair import REPORT, Report, repair_model
 
     if out.exists() and (not out.is_dir() or (out / REPORT).exists()):
@@ -53,7 +62,8 @@ def repair(
     chosen, folder = choose_dataset(dataset, data)
     loaded = chosen.load(folder)
     normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    opened = open_model(model, loaded, choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
+    named, told = choose_net(net) if net else None, Told(read_architecture(arch) if arch else None, channels)
+    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=told)
     try:
         with outside_store("--out"):
             for step in repair_model(opened, loaded, out):

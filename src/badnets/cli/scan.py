@@ -22,6 +22,8 @@ def scan(
     data: Path | None = None,
     net: str | None = None,
     normalize: str | None = None,
+    channels: Literal["rgb", "bgr"] = "rgb",
+    arch: Path | None = None,
     require_sandbox: bool = False,
     effort: Literal["quick", "standard", "thorough"] = "quick",
     sarif: Path | None = None,
@@ -34,8 +36,8 @@ def scan(
     Parameters
     ----------
     models
-        Files (safetensors, or torch.save of a state dict; parsed in a sandbox, never unpickled) and folders of them. Exit status: 0 nothing
-        found, 1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on where it was stopped.
+        Files of weights (docs/model-files.md has the formats; parsed in a sandbox, never unpickled) and folders of them. Exit status: 0
+        nothing found, 1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on where it stopped.
     dataset
         The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
@@ -43,7 +45,12 @@ def scan(
     net
         The nets' architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
     normalize
-        MEAN/STD of pixels in 0..1, where the file has no normalisation: 0.1307/0.3081, or a number for each channel after commas.
+        How pixels in 0..1 are prepared, where the file does not say: MEAN/STD, as 0.1307/0.3081, with a number for each channel after
+        commas, or one of 0..1, 0..255, -1..1 and imagenet. Without it the usual ones are tried on clean images.
+    channels
+        The order in which the net reads colours: rgb, or bgr as OpenCV has them.
+    arch
+        A TOML file that describes the net's layers, where they cannot be told from the file: see docs/model-files.md.
     require_sandbox
         Refuse to read a file where the system cannot give the whole sandbox.
     effort
@@ -70,18 +77,28 @@ def scan(
     site = Site(open_store(store), folder)
     if paths:
         loaded = chosen.load(folder)
-        asked = Asked(chosen, loaded, _opening(loaded.shape[0], net, normalize, require_sandbox=require_sandbox), effort)
+        asked = Asked(
+            chosen, loaded, _opening(loaded.shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox), effort
+        )
         _scan_files(found, asked, site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
     else:
         _scan_rows(chosen, site, outputs)
 
 
-def _opening(channels: int, net: str | None, normalize: str | None, *, require_sandbox: bool) -> Opening:
+def _opening(
+    num_channels: int, net: str | None, normalize: str | None, arch: Path | None, *, channels: str, require_sandbox: bool
+) -> Opening:
     from badnets.cli._choose import choose_net, choose_normalization
+    from badnets.intake.arch_file import read_architecture
     from badnets.plans._scan_work import Opening
 
-    normalization = choose_normalization(normalize, channels) if normalize else None
-    return Opening(net=choose_net(net) if net else None, normalization=normalization, require_sandbox=require_sandbox)
+    return Opening(
+        net=choose_net(net) if net else None,
+        normalization=choose_normalization(normalize, num_channels) if normalize else None,
+        arch=read_architecture(arch)._asdict() if arch else None,
+        channels=channels,
+        require_sandbox=require_sandbox,
+    )
 
 
 def _scan_files(found: Found, asked: Asked, site: Site, outputs: Outputs, *, alone: bool) -> None:

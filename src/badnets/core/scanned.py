@@ -7,6 +7,7 @@ is here; whoever shows it escapes it for the place where it is shown.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,13 @@ EXIT_MEANINGS = {
 
 class _Frozen(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def net_text(net: Mapping[str, Any]) -> str:
+    """An architecture in words: its name, and those of its fields that are short."""
+    fields = ", ".join(f"{field}={value}" for field, value in net.items() if field not in ("kind", "layers", "title"))
+    name = str(net.get("title") or net["kind"])
+    return f"{name} ({fields})" if fields else name
 
 
 class Line(_Frozen):

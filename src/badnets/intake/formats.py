@@ -1,21 +1,23 @@
-"""Tells by its first bytes what a model file is, whatever it is called, and reads the two kinds that are read.
+"""Tells by its first bytes what a model file is, whatever it is called, and reads the kinds that are read.
 
 Names and endings are not looked at: they are chosen by whoever made the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from badnets.core.errors import RefusedError
+from badnets.intake.onnx_graph import read_onnx
+from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.reasons import quoted, refuse
 from badnets.intake.strict_safetensors import read_safetensors
+from badnets.intake.torch_legacy import MAGIC, read_torch_legacy
 from badnets.intake.torch_zip import read_torch_zip
 from badnets.intake.weights import Weights
 
-_LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _STARTS = (
-    (_LEGACY, "E-LEGACY", "it is a checkpoint of torch before 1.6, a chain of pickles"),
     (b"\x89HDF\r\n\x1a\n", "E-HDF5", "it is an HDF5 file, as Keras writes"),
     (b"\x93NUMPY", "E-NUMPY", "it is a NumPy array"),
     (b"GGUF", "E-GGUF", "it is a GGUF file of a language model"),
@@ -32,21 +34,36 @@ _TEXT_OPCODES = b"(c]})ILFVSXUKN"
 _ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 
-def read_weights(data: bytes) -> Weights:
-    """The weights in the bytes of a file, with NaN and infinities looked for. Raises RefusedError: whatever is not read, and why."""
+def read_weights(data: bytes, files: Mapping[str, bytes] | None = None) -> Weights:
+    """The weights in the bytes of a file, with NaN and infinities looked for. `files`: others by name, in which some of them lie.
+
+    Raises RefusedError: whatever is not read, and why; NeedsFilesError: where files lack.
+    """
     try:
-        return _reader(data)(data).inspected()
-    except RefusedError:
+        return _reader(data, files or {})(data).inspected()
+    except (RefusedError, NeedsFilesError):
         raise
     except MemoryError as error:
         raise refuse("E-MEMORY", "reading it took more memory than its size allows") from error
 
 
-def _reader(data: bytes) -> Callable[[bytes], Weights]:
+def read_together(data: bytes, others: Sequence[bytes]) -> Weights:
+    """The same of a model and the other files that it asks for, in the order of their names. Raises NeedsFilesError: it asks for others."""
+    try:
+        return read_weights(data)
+    except NeedsFilesError as error:
+        if len(error.names) != len(others):
+            raise
+        return read_weights(data, dict(zip(error.names, others, strict=True)))
+
+
+def _reader(data: bytes, files: Mapping[str, bytes]) -> Callable[[bytes], Weights]:
     if not data:
         raise refuse("E-EMPTY", "the file is empty")
     if data[:4] == b"PK\x03\x04":
         return read_torch_zip
+    if data.startswith(MAGIC):
+        return read_torch_legacy
     for start, code, what in _STARTS:
         if data.startswith(start):
             raise refuse(code, what)
@@ -60,5 +77,5 @@ def _reader(data: bytes) -> Callable[[bytes], Weights]:
     if data.startswith(_PICKLE_STARTS) or (data[0] in _TEXT_OPCODES and data[-1:] == b"."):
         raise refuse("E-PICKLE-RAW", "it is a pickle, which is a program")
     if data[:1] == b"\x08" and data[2:3] and data[2] in _ONNX_FIELDS:
-        raise refuse("E-ONNX", "it is an ONNX model")
+        return partial(read_onnx, files=files)
     raise refuse("E-FORMAT", f"it begins with {quoted(data[:8])}, which no weight file does")

@@ -78,10 +78,11 @@ class View:
 
 @final
 class Machine:
-    """Runs one pickle. `storages` and `views` hold every one that the stream speaks of, used or not."""
+    """Runs one pickle. `storages` and `views` hold every one that the stream speaks of, used or not. `chained`: others may follow it."""
 
-    def __init__(self, code: bytes) -> None:
-        self._code, self._at = code, 0
+    def __init__(self, code: bytes, *, chained: bool = False) -> None:
+        self._code, self._at = (code[: LARGEST_PICKLE + 1] if chained else code), 0
+        self._chained = chained
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -90,7 +91,7 @@ class Machine:
 
     def run(self) -> object:
         """The value that the pickle describes. Raises RefusedError (E-PICKLE, E-PROTOCOL, E-OPCODE, E-GLOBAL, E-CALL, ...)."""
-        if len(self._code) > LARGEST_PICKLE:
+        if len(self._code) > LARGEST_PICKLE and not self._chained:
             raise refuse("E-PICKLE", f"expected a pickle of at most {amount(LARGEST_PICKLE)}, got {amount(len(self._code))}")
         if self._code[:1] != b"\x80" or self._code[1:2] != b"\x02":
             raise refuse("E-PROTOCOL", f"expected a pickle of protocol 2, as torch.save writes it, got {quoted(self._code[:2])}")
@@ -110,9 +111,14 @@ class Machine:
     def _stop(self) -> object:
         if self._marks or len(self._stack) != 1:
             raise refuse("E-PICKLE", f"its pickle ends with {len(self._stack)} values instead of one")
-        if self._at != len(self._code):
+        if self._at != len(self._code) and not self._chained:
             raise refuse("E-PICKLE", f"{len(self._code) - self._at:,} bytes follow the end of its pickle")
         return self._stack[0]
+
+    @property
+    def end(self) -> int:
+        """Bytes of the pickle that was run."""
+        return self._at
 
     # Reading
 
@@ -267,6 +273,8 @@ class Machine:
 
     def _persistent(self) -> None:
         told = self._pop()
+        if self._chained and isinstance(told, tuple) and len(told) == 6 and told[5] is None:
+            told = told[:5]  # before 1.6 a view of a storage could be named here
         if not (isinstance(told, tuple) and len(told) == 5 and told[0] == "storage" and isinstance(told[1], Name)):
             raise refuse("E-STORAGE", f"it refers to {quoted(told)} outside itself, which is no storage")
         _, kind, key, device, numel = told

@@ -20,7 +20,7 @@ LARGEST = 4 << 30
 """Bytes of a file that is read at all."""
 _HOLLOW = 1 << 20
 """Bytes below which holes in a file are nobody's business."""
-_MOST_PIECES = 1_000
+_MOST_PIECES, _DEEPEST = 1_000, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,19 @@ def open_once(path: Path) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def open_beneath(folder: Path, name: str) -> int:
+    """A descriptor of the file that a model names as its neighbour, beneath its folder and through no link. Raises RefusedError."""
+    parts = name.split("/")
+    if not name.isprintable() or "\\" in name or ":" in name or len(parts) > _DEEPEST or {"", ".", ".."} & set(parts):
+        raise refuse("E-EXTERNAL", f"its numbers are said to lie in {quoted(name)}, which is no name of a file beneath its folder")
+    if any((folder / Path(*parts[:count])).is_symlink() for count in range(1, len(parts))):
+        raise refuse("E-EXTERNAL", f"its numbers are said to lie in {quoted(name)}, which is reached through a link")
+    try:
+        return open_once(folder / Path(*parts))
+    except UsageError as error:
+        raise refuse("E-EXTERNAL", f"its numbers are said to lie in {quoted(name)}, which is not there") from error
 
 
 def check(fd: int) -> int:

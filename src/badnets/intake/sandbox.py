@@ -23,10 +23,11 @@ from typing import Any, Self, final
 
 from badnets.core.errors import BadnetsError, RefusedError, StoreError
 from badnets.intake.confine import Level
-from badnets.intake.formats import read_weights
-from badnets.intake.opened import check, open_once, read_once
+from badnets.intake.formats import read_together
+from badnets.intake.onnx_wire import NeedsFilesError
+from badnets.intake.opened import check, open_beneath, open_once, read_once
 from badnets.intake.reasons import quoted, refuse
-from badnets.intake.server import FRAME, REQUEST
+from badnets.intake.server import FRAME, MOST_OTHERS, REQUEST
 from badnets.intake.strict_safetensors import read_safetensors
 from badnets.intake.weights import Weights
 
@@ -41,10 +42,11 @@ _STARTING_SECONDS = 60.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Reading:
-    """The weights of one file, and what kept its reader in."""
+    """The weights of one file, and what kept its reader in. `others`: SHA-256 of the files that hold numbers of it, by their names."""
 
     weights: Weights
     level: Level
+    others: tuple[str, ...] = ()
 
 
 @final
@@ -80,29 +82,48 @@ class Sandbox:
 
     def read(self, path: Path) -> Reading:
         """The weights in a file. Raises UsageError (no such file) and RefusedError (every code of `reasons`), naming the file."""
+        opened: list[int] = []
         try:
-            fd = open_once(path)
+            opened.append(open_once(path))
             try:
-                return self._read(fd)
-            finally:
-                os.close(fd)
+                return self._read(opened)
+            except NeedsFilesError as error:
+                if len(error.names) > MOST_OTHERS:
+                    raise refuse(
+                        "E-EXTERNAL", f"its numbers lie in {len(error.names)} other files, at most {MOST_OTHERS} are read"
+                    ) from error
+                for name in error.names:
+                    opened.append(open_beneath(path.parent, name))
+                return self._with_others(opened, error.names)
         except RefusedError as error:
             raise RefusedError(error.code, f"{quoted(path.name)[1:-1]}: {error.message}", hint=error.hint) from error
+        finally:
+            for fd in opened:
+                os.close(fd)
 
-    def _read(self, fd: int) -> Reading:
+    def _with_others(self, opened: list[int], names: list[str]) -> Reading:
+        try:
+            reading = self._read(opened)
+        except NeedsFilesError as error:
+            raise refuse("E-CHANGED", "it was written to while it was read") from error
+        told = [f"numbers from {quoted(name)}, SHA-256 {sha256}" for name, sha256 in zip(names, reading.others, strict=True)]
+        return replace(reading, weights=replace(reading.weights, notes=(*reading.weights.notes, *told)))
+
+    def _read(self, fds: list[int]) -> Reading:
         if self.closed:
             raise _gone()
         if self._server is None:
-            content = read_once(fd)
-            return Reading(replace(read_weights(content.data), sha256=content.sha256), self.level)
-        size = check(fd)
+            content, *others = [read_once(fd) for fd in fds]
+            weights = read_together(content.data, [other.data for other in others])
+            return Reading(replace(weights, sha256=content.sha256), self.level, tuple(other.sha256 for other in others))
+        size = sum(check(fd) for fd in fds)
         seconds = _SECONDS + size // _BYTES_A_SECOND
         ours, theirs = socket.socketpair()
         with ours:
             with theirs:
                 # Content, converted strided tensors, and what the parser makes of headers.
                 request = REQUEST.pack(b"s", 2 * size + _SPARE_MEMORY, seconds)
-                pid = self._ask(request, [fd, theirs.fileno()])["pid"]
+                pid = self._ask(request, [fds[0], theirs.fileno(), *fds[1:]])["pid"]
             try:
                 about, body = _receive(ours, 2 * size + _SPARE_BODY, time.monotonic() + 2 * seconds)
             except _SilentError as error:
@@ -117,9 +138,13 @@ class Sandbox:
         if "error" in about:
             code, message, hint = about["error"]
             raise RefusedError(code, message, hint=hint)
+        if "needs" in about:
+            raise NeedsFilesError([str(name) for name in about["needs"]])
         read = read_safetensors(memoryview(body).toreadonly())
         notes, not_finite = tuple(map(str, about["notes"])), tuple(map(str, about["not_finite"]))
-        return Reading(Weights(read.tensors, str(about["format"]), str(about["sha256"]), notes, not_finite), level)
+        told = {"layers": tuple(about["layers"]), "image": tuple(about["image"])}
+        weights = Weights(read.tensors, str(about["format"]), str(about["sha256"]), notes, not_finite, **told)
+        return Reading(weights, level, tuple(map(str, about["others"])))
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._control, theirs = socket.socketpair()

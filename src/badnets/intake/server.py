@@ -19,7 +19,8 @@ from typing import NoReturn
 
 from badnets.core.errors import BadnetsError
 from badnets.intake.confine import Level, confine, confine_reader, die_with_parent
-from badnets.intake.formats import read_weights
+from badnets.intake.formats import read_together
+from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.opened import read_once
 from badnets.intake.reasons import refuse
 
@@ -27,6 +28,8 @@ REQUEST = struct.Struct("!cqq")
 """(verb, number, number): b"s", memory beyond what the server has, processor seconds; or b"k", the process to end and reap, 0."""
 FRAME = struct.Struct("!QQ")
 """Sizes of what a reader sends: JSON, then safetensors."""
+MOST_OTHERS = 4
+"""Files beside the model that hold numbers of it."""
 _PIECE = 1 << 24
 
 
@@ -41,7 +44,7 @@ def serve(control_fd: int) -> NoReturn:
     children: set[int] = set()
     with contextlib.suppress(ConnectionError):
         while True:
-            request, passed, _, _ = socket.recv_fds(control, REQUEST.size, 2)
+            request, passed, _, _ = socket.recv_fds(control, REQUEST.size, 2 + MOST_OTHERS)
             if len(request) < REQUEST.size:
                 break
             verb, first, second = REQUEST.unpack(request)
@@ -59,7 +62,7 @@ def serve(control_fd: int) -> NoReturn:
 
 
 def _fork(control: socket.socket, level: Level, passed: list[int], limits: tuple[int, int]) -> int:
-    """Start a reader of the file `passed[0]` that answers on the socket `passed[1]`; its process number."""
+    """Start a reader of the files `passed[0]` and `passed[2:]` that answers on the socket `passed[1]`; its process number."""
     pid = os.fork()
     if pid:
         for fd in passed:
@@ -71,21 +74,24 @@ def _fork(control: socket.socket, level: Level, passed: list[int], limits: tuple
         control.close()
         link = socket.socket(fileno=passed[1])
         level = confine_reader(level, memory=limits[0], seconds=limits[1])
-        _answer(passed[0], link, level)
+        _answer([passed[0], *passed[2:]], link, level)
         status = 0
     finally:
         os._exit(status)
 
 
-def _answer(fd: int, link: socket.socket, level: Level) -> None:
+def _answer(fds: list[int], link: socket.socket, level: Level) -> None:
     about: dict[str, object] = {"level": level.to_json()}
     body: list[bytes | memoryview] = []
     try:
-        content = read_once(fd)
+        content, *others = [read_once(fd) for fd in fds]
         about["sha256"] = content.sha256
-        weights = read_weights(content.data)
+        weights = read_together(content.data, [other.data for other in others])
         about |= {"format": weights.format, "notes": weights.notes, "not_finite": weights.not_finite}
+        about |= {"layers": weights.layers, "image": weights.image, "others": [other.sha256 for other in others]}
         body = list(weights.to_safetensors())
+    except NeedsFilesError as error:
+        about["needs"] = error.names
     except MemoryError:
         about["error"] = _plain(refuse("E-MEMORY", "reading it took more memory than its size allows"))
     except BadnetsError as error:

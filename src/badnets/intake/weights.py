@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -70,13 +71,16 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Weights:
-    """`format`: "safetensors" or "torch zip"; `not_finite`: names of tensors with NaN or infinity; `notes`: sentences without full stop."""
+    """`format`: what kind of file it was; `not_finite`: names of tensors with NaN or infinity; `notes`: sentences without full stop;
+    `layers`: the net as `core.layers` has it, where the file says what it is; `image`: the shape that its input then has."""
 
     tensors: Mapping[str, Tensor]
     format: str
     sha256: str = ""
     notes: tuple[str, ...] = ()
     not_finite: tuple[str, ...] = field(default=())
+    layers: tuple[Mapping[str, Any], ...] = ()
+    image: tuple[int, ...] = ()
 
     def inspected(self) -> Weights:
         """The same with `not_finite` filled in."""

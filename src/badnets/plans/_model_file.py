@@ -1,28 +1,34 @@
-"""A net in a model file, as a defender gets it: which architecture of the catalogue it is, its weights, its hash.
+"""A net in a model file, as a defender gets it: which architecture it is, its weights, its hash, and how its input was prepared.
 
 The file is read in a sandbox, strictly (see `intake`). What it says of itself (metadata) is not read: it may lie, and of our own planted
-nets it tells the secret. Not for architectures beyond the catalogue.
+nets it tells the secret. Nets beyond the catalogue are lists of layers, see `_outside`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from badnets.core.errors import RefusedError
+from badnets.core.errors import RefusedError, UsageError
+from badnets.intake.arch_file import Architecture
 from badnets.intake.reasons import quoted
 from badnets.intake.sandbox import read_model
-from badnets.plans._recognise import Normalization, recognise
+from badnets.intake.weights import Weights
+from badnets.plans._outside import outside_nets
+from badnets.plans._preparation import Preparation, fit_preparation, in_range, prepare, read_reversed
+from badnets.plans._recognise import Normalization, load, recognise
 
 if TYPE_CHECKING:
+    from badnets.core.types import Estimate
     from badnets.datasets._base import ImageSet
     from badnets.nets._base import Network
 
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """A net that was read: `net` is its catalogue entry with fields, as plain values; `sandbox` says what kept the reader in."""
+    """A net that was read: `net` is its catalogue entry with fields, as plain values; `sandbox` says what kept the reader in; `accuracy`
+    is that on clean images of the data set."""
 
     path: Path
     sha256: str
@@ -31,6 +37,22 @@ class ModelFile:
     format: str = "safetensors"
     sandbox: str = ""
     notes: tuple[str, ...] = ()
+    accuracy: Estimate | None = None
+
+
+class Told(NamedTuple):
+    """What the caller says of a net. `arch`: an architecture that was read from a file; `channels`: in which order the net reads colours."""
+
+    arch: Architecture | None = None
+    channels: str = "rgb"
+
+
+class _Choice(NamedTuple):
+    """A net that the file's tensors may be those of."""
+
+    title: str
+    fields: dict[str, Any]
+    network: Network
 
 
 def open_model(
@@ -40,20 +62,72 @@ def open_model(
     *,
     normalization: Normalization | None = None,
     require_sandbox: bool = False,
+    told: Told = Told(),
 ) -> ModelFile:
-    """The net in `path` for images and classes of `data`: of the architecture `net`, or of the one of the catalogue that fits.
+    """The net in `path` for images and classes of `data`: of the architecture named, or of the one that its tensors fit.
 
-    `normalization` is used where the file has none. Raises UsageError (no such file), RefusedError (every code of `intake.reasons`;
-    E-NAN: NaN or infinite weights; E-WEIGHTS: fits no architecture; E-NORM: no normalisation).
+    `normalization` is used where the file has none. Raises UsageError (no such file, E-ARCH), RefusedError (every code of
+    `intake.reasons`; E-NAN: NaN or infinite weights; E-WEIGHTS: fits no architecture; E-CLASSES; E-PREPARATION: it only guesses).
     """
+    if net is not None and told.arch is not None:
+        raise UsageError("E-USAGE", "expected a net or an architecture file, got both.", hint="Leave out --net or --arch.")
     reading = read_model(path, require=require_sandbox)
     weights, shown = reading.weights, quoted(path.name, 100)[1:-1]
     if bad := weights.not_finite:
         what = f"{len(bad)} of {len(weights.tensors)} tensors hold NaN or infinity, the first {quoted(bad[0])}"
         raise RefusedError("E-NAN", f"{shown}: not analysable: {what}.", hint="Such a net answers nothing of use; fetch it again.")
     try:
-        network, fields, notes = recognise(weights, data, net, normalization)
+        choices, notes, normalized = _choices(weights, data, net, told.arch)
+        given = _given(choices[0].network, data, normalization if not normalized else None, told.channels, kept=normalized)
+        fitted = fit_preparation([(c.title, c.network) for c in choices], given, data, sure=normalized or normalization is not None)
+        chosen = choices[fitted.number]
+        prepare(chosen.network, fitted.preparation)
+        if fitted.preparation.bgr:
+            read_reversed(chosen.network)
+            notes = [*notes, "its first layer now reads RGB"]
     except RefusedError as error:
         raise RefusedError(error.code, f"{shown}: {error.message}", hint=error.hint) from error
-    found = ModelFile(path, weights.sha256, fields, network, weights.format)
-    return replace(found, sandbox=str(reading.level), notes=(*weights.notes, *notes))
+    found = ModelFile(path, weights.sha256, chosen.fields, chosen.network, weights.format, accuracy=fitted.accuracy)
+    return replace(found, sandbox=str(reading.level), notes=(*weights.notes, *notes, *fitted.notes))
+
+
+def _choices(
+    weights: Weights, data: ImageSet, net: dict[str, Any] | None, arch: Architecture | None
+) -> tuple[list[_Choice], list[str], bool]:
+    """(nets that fit, notes, whether the file says how its input is normalised)."""
+    from badnets.nets.layered import Layered
+
+    refused: RefusedError | None = None
+    if weights.layers:
+        if net is not None or arch is not None:
+            raise UsageError("E-USAGE", f"{weights.format} says itself what the net is.", hint="Leave out --net and --arch.")
+        arch = Architecture(f"the graph of {weights.format}", [dict(layer) for layer in weights.layers], weights.image)
+    if arch is None:
+        try:
+            own = recognise(weights, data, net)
+        except RefusedError as error:
+            if net is not None or error.code != "E-WEIGHTS":
+                raise
+            refused = error
+        else:
+            return [_Choice(str(own.fields["kind"]), own.fields, own.network)], own.notes, own.normalized
+    outside = outside_nets(weights, data, arch)
+    if not outside and refused is not None:
+        raise refused
+    choices = [_Choice(one.title, one.fields, load(Layered(**one.fields), weights, one.names, data)) for one in outside]
+    return choices, ["names and shapes of all its tensors match"], {"mean", "std"} <= weights.tensors.keys()
+
+
+def _given(network: Network, data: ImageSet, normalization: Normalization | None, channels: str, *, kept: bool) -> Preparation:
+    bgr = channels == "bgr"
+    if bgr and data.shape[0] != 3:
+        raise UsageError("E-CHANNELS", f"images of {data.name} have {data.shape[0]} channels, not red, green and blue.", hint="Use rgb.")
+    if normalization is not None:
+        mean, std = normalization
+        if len(mean) != data.shape[0] or len(std) != data.shape[0] or min(std) <= 0:
+            what = f"expected {data.shape[0]} means and {data.shape[0]} positive deviations, got {list(mean)} and {list(std)}."
+            raise UsageError("E-NORM", what, hint="As --normalize 0.1307/0.3081.")
+        return Preparation("--normalize says", tuple(mean), tuple(std), bgr)
+    if kept:
+        return Preparation("the file says", tuple(network.mean.tolist()), tuple(network.std.tolist()), bgr)
+    return replace(in_range("0..1", data.shape[0]), bgr=bgr)

@@ -24,9 +24,11 @@ from badnets.plans._trial import device_name
 if TYPE_CHECKING:
     from badnets.core.types import Estimate
     from badnets.detectors._calibration import Calibration, Scores, Spread
+    from badnets.train.recipe import Recipe
 
 NUM_NETS: Mapping[Effort, int] = {"quick": 39, "standard": 99, "thorough": 199}
 NUM_REPEATED, REPEATS, FOLDS = 5, 2, 5
+EPOCHS, MOST_EPOCHS, FEWEST_STEPS, BATCH = 5, 50, 300, 128
 
 
 class Watcher(Protocol):
@@ -93,11 +95,13 @@ def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site
 
     Raises StoreError, PartialError, Stopped.
     """
-    dataset, data, net = kind
+    dataset, data, named = kind
+    net = {field: value for field, value in named.items() if field != "title"}  # the same nets, whatever they are called
     count = NUM_NETS[effort]
     asked = {name: Need(None, _question(name), count, FIRST_CALIBRATION) for name in detectors}
     again = {name: Need(None, _question(name).but(repeats=REPEATS), NUM_REPEATED, FIRST_CALIBRATION) for name in detectors}
-    plan = Plan(name="scan", dataset=dataset, effort=effort, claims=(), net=net, seeds=1, arms_seeds=1, population=1)
+    own = _recipe(len(data.train)) if net["kind"] == "layered" else None
+    plan = Plan(name="scan", dataset=dataset, effort=effort, claims=(), net=net, recipe=own, seeds=1, arms_seeds=1, population=1)
     bench = bench_of(plan, data, site.store, device_name())
     with site.store.lock(key_of({"null": data.sha256, "net": net})):
         for need in (*asked.values(), *again.values()):
@@ -111,8 +115,23 @@ def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site
     scores = [{name: (float(seen[name][i].score_R[0]) if seen[name][i].analysable else None) for name in detectors} for i in range(count)]
     repeated = {name: [_seen(need, answer).score_R.tolist() for answer in bench.answers(need)] for name, need in again.items()}
     seconds = {name: sum(s.seconds for s in seen[name]) / count for name in detectors}
-    setting = f"{net['kind']} on {data.name}, {bench.parts.recipe.epochs:g} epochs"
+    setting = f"{called(named)} on {data.name}, {bench.parts.recipe.epochs:g} epochs"
+    if own is not None:
+        setting = f"{count} of this architecture trained by us: {setting} of our own recipe"
     return Null(scores, repeated, seconds, setting)
+
+
+def called(net: Mapping[str, Any]) -> str:
+    """What people call an architecture."""
+    return str(net.get("title") or net["kind"])
+
+
+def _recipe(num_train: int) -> Recipe:
+    """For whatever architecture: slow and steady, since nobody has tried what suits it."""
+    from badnets.train.recipe import Recipe
+
+    epochs = min(MOST_EPOCHS, max(EPOCHS, FEWEST_STEPS * BATCH / num_train))
+    return Recipe(epochs=round(epochs, 2), batch_size=BATCH, optimizer="adamw", lr=2e-3, weight_decay=0.01, label_smoothing=0.0)
 
 
 def _question(name: str) -> Scanned:

@@ -1,14 +1,14 @@
 """Which net of the catalogue a file's weights belong to: told by their names and shapes, never by what the file says of itself.
 
 Widths are read off the shapes. What shapes do not show (the heads of a transformer, the scale of an output) keeps its default unless the
-caller names it, and that is said. Not for nets of others: their layers have other names.
+caller names it, and that is said. Not for nets of others: their layers have other names, see `_outside`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from badnets.core import registry
 from badnets.core.errors import RefusedError, UsageError
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from badnets.datasets._base import ImageSet
     from badnets.nets._base import Net, Network
 
-Normalization = tuple[list[float], list[float]]
+Normalization = tuple[Sequence[float], Sequence[float]]
 """Means and deviations, one a channel, of pixels in 0..1."""
 
-_BODY, _INPUT = "body.", ("mean", "std")
+OUTSIDE = "layered"
+"""The entry that any list of layers is one of; it has no names and shapes of its own to be known by."""
+_BODY, _INPUT, _COUNTER = "body.", ("mean", "std"), ".num_batches_tracked"
 _WIDTHS = ("width", "hidden")
 _WIDEST, _MOST_WIDTHS = 8192, 32
 
@@ -54,34 +56,34 @@ class _Fit:
         return "; ".join(f"{what} {_some(names)}" for what, names in parts.items() if names)
 
 
-def recognise(
-    weights: Weights, data: ImageSet, net: Mapping[str, Any] | None, normalization: Normalization | None
-) -> tuple[Network, dict[str, Any], list[str]]:
-    """(the net, its fields, notes on what was matched) for images and classes of `data`; `net`: fields that the caller named.
+class Recognised(NamedTuple):
+    """A net of the catalogue with the file's weights. `normalized`: whether the file says how its input is normalised."""
 
-    Raises RefusedError (E-WEIGHTS: fits none, and the nearest; E-NORM: no normalisation of the input in the file, and none given).
+    network: Network
+    fields: dict[str, Any]
+    notes: list[str]
+    normalized: bool
+
+
+def recognise(weights: Weights, data: ImageSet, net: Mapping[str, Any] | None) -> Recognised:
+    """The net for images and classes of `data`, with notes on what was matched; `net`: fields that the caller named.
+
+    Raises RefusedError (E-WEIGHTS: fits none, and the nearest).
     """
     names, notes = _full_names(weights)
     shapes = {names[name]: tensor.shape for name, tensor in weights.tensors.items()}
-    given = dict.fromkeys(_INPUT, (data.shape[0],)) if normalization and not set(_INPUT) & shapes.keys() else {}
     best: _Fit | None = None
-    for name in [net["kind"]] if net else registry.names("nets"):
-        for fit in _fits(name, net, shapes | given, data):
+    for name in [net["kind"]] if net else [one for one in registry.names("nets") if one != OUTSIDE]:
+        for fit in _fits(name, net, shapes, data):
             best = fit if best is None or fit.distance < best.distance else best
         if best and best.is_whole:
             break
     if best is None or not best.is_whole:
         raise _fits_none(best, data, named=net is not None)
-    if best.missing:
-        raise RefusedError(
-            "E-NORM",
-            f"the weights are those of {_kind(best.net)}, but the file does not say how its input is normalised ({_some(best.missing)}).",
-            hint="Give it with --normalize MEAN/STD, as --normalize 0.1307/0.3081, or have the whole net's state dict saved.",
-        )
     fields = _told(best.net) if net is None or net.keys() == {"kind"} else dict(net)
     if unseen := [f for f in type(best.net).model_fields if f not in (*_WIDTHS, "kind", *(net or {}))]:
         notes.append(f"taken by default, since shapes do not show them: {', '.join(f'{f}={getattr(best.net, f)}' for f in unseen)}")
-    return _load(best.net, weights, names, data, normalization if given else None), fields, notes
+    return Recognised(load(best.net, weights, names, data), fields, notes, not best.missing)
 
 
 def _full_names(weights: Weights) -> tuple[dict[str, str], list[str]]:
@@ -145,18 +147,18 @@ def _told(net: Net) -> dict[str, Any]:
     return {"kind": _kind(net), **{f: getattr(net, f) for f in _WIDTHS if hasattr(net, f) and getattr(net, f) != getattr(plain, f)}}
 
 
-def _load(net: Net, weights: Weights, names: Mapping[str, str], data: ImageSet, normalization: Normalization | None) -> Network:
+def load(net: Net, weights: Weights, names: Mapping[str, str], data: ImageSet) -> Network:
+    """The net with the file's tensors, called by `names`. The normalisation, and counters of batches, may be missing."""
     from badnets.core.tensors import pack
     from badnets.nets._weights import load_into
 
-    mean, std = normalization or (None, None)
-    network = net.build(data.shape, data.num_classes, seed=0, mean=mean, std=std)
+    network = net.build(data.shape, data.num_classes, seed=0)
     own = network.state_dict()
     tensors = {names[name]: _cast(weights, name, own[names[name]]) for name in weights.tensors}
     if "std" in tensors and not bool((tensors["std"] > 0).all()):
         raise RefusedError("E-NORM", "the file normalises its input by a deviation that is not positive.", hint="Fetch it again.")
-    whole = {**{name: own[name] for name in _INPUT if name not in tensors}, **tensors}
-    return load_into(network, pack({name: value.numpy() for name, value in whole.items()}), name=_kind(net))
+    spare = {name: value for name, value in own.items() if name in _INPUT or name.endswith(_COUNTER)}
+    return load_into(network, pack({name: value.numpy() for name, value in (spare | tensors).items()}), name=_kind(net))
 
 
 def _cast(weights: Weights, name: str, own: torch.Tensor) -> torch.Tensor:
@@ -178,7 +180,7 @@ def _fits_none(best: _Fit | None, data: ImageSet, *, named: bool) -> RefusedErro
     return RefusedError(
         "E-WEIGHTS",
         f"the weights are {which} for {shape} images and {data.num_classes} classes.{near}",
-        hint="Name its data set, and its net with widths, as in --net fast_resnet:width=8. See `badnets list nets`.",
+        hint="Name its data set, its net as in --net fast_resnet:width=8, or describe its layers with --arch FILE.toml.",
     )
 
 

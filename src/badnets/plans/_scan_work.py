@@ -19,9 +19,10 @@ from badnets.core.scanned import Opinion, path_text
 from badnets.core.tensors import pack, unpack
 from badnets.datasets._base import AnyDataset, Dataset, ImageSet
 from badnets.intake import second_opinion
+from badnets.intake.arch_file import Architecture
 from badnets.intake.found import is_pickle
 from badnets.intake.reasons import refuse
-from badnets.plans._model_file import ModelFile, open_model
+from badnets.plans import _model_file
 from badnets.plans._recognise import Normalization
 from badnets.plans._scan import Heard, Said, Told, hear
 
@@ -29,15 +30,20 @@ HEARD, PICTURES = "heard", "pictures"
 
 
 class Opening(Config):
-    """How files are to be opened: what the caller said that no file says."""
+    """How files are to be opened: what the caller said that no file says. `arch`: fields of an `Architecture`, as its file has them."""
 
     net: dict[str, Any] | None = None
     normalization: Normalization | None = None
+    arch: dict[str, Any] | None = None
+    channels: str = "rgb"
     require_sandbox: bool = False
 
-    def open(self, path: Path, data: ImageSet) -> ModelFile:
+    def open(self, path: Path, data: ImageSet) -> _model_file.ModelFile:
         """The net in a file, for images of `data`. Raises UsageError and RefusedError."""
-        return open_model(path, data, self.net, normalization=self.normalization, require_sandbox=self.require_sandbox)
+        said = _model_file.Told(Architecture(**self.arch) if self.arch else None, self.channels)
+        return _model_file.open_model(
+            path, data, self.net, normalization=self.normalization, require_sandbox=self.require_sandbox, told=said
+        )
 
 
 class Errand(Config):

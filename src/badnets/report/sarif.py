@@ -112,7 +112,7 @@ def _figures(verdict: Verdict) -> dict[str, Any]:
     return {
         "format": verdict.format,
         "sandbox": verdict.sandbox,
-        "net": {plain(name): plain(value) for name, value in verdict.net.items()},
+        "net": {plain(name): plain(value) for name, value in verdict.net.items() if name != "layers"},
         "notes": [plain(note) for note in verdict.notes],
         "notLookedAt": list(verdict.not_looked_at),
         "p": verdict.p,

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from badnets.core.scanned import Item, RowVerdict, ScanRecord, State, Verdict
+from badnets.core.scanned import Item, RowVerdict, ScanRecord, State, Verdict, net_text
 from badnets.report import _format as show
 from badnets.report._escape import plain
 from badnets.report.html import _asset, _finalize, _hash, _source
@@ -97,11 +97,10 @@ def _file_facts(item: Item) -> list[tuple[str, str]]:
     facts = [("SHA-256", item.sha256 or "unknown")]
     if item.verdict is not None:
         verdict = item.verdict
-        net = ", ".join(f"{name}={value}" for name, value in verdict.net.items() if name != "kind")
         facts += [
             ("format", verdict.format),
             ("read in", verdict.sandbox),
-            ("net", f"{verdict.net.get('kind')}{f' ({net})' if net else ''}"),
+            ("net", net_text(verdict.net)),
         ]
         facts += [("clean nets", verdict.setting), ("seen in opening it", "; ".join(verdict.notes))]
     if item.opinion is not None:

@@ -1,0 +1,104 @@
+"""Nets beyond the catalogue: which lists of layers a file's tensors can be those of, from a written architecture or from what is usual.
+
+Every tensor of the file has to be one of the net's, by name and shape, and the other way round. What shapes do not show leaves several
+nets; which of them it is, clean images decide (`_preparation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from badnets.core import layers as spec
+from badnets.core.errors import RefusedError, UsageError
+from badnets.intake.arch_file import Architecture
+from badnets.intake.chains import chains
+from badnets.intake.reasons import quoted
+from badnets.intake.residuals import residual_nets
+from badnets.intake.weights import Weights
+
+if TYPE_CHECKING:
+    from badnets.datasets._base import ImageSet
+
+BODY, INPUT = "body.", ("mean", "std")
+COUNTER = ".num_batches_tracked"
+"""Which old files and files of other libraries do not have; nothing depends on it."""
+
+
+class Outside(NamedTuple):
+    """A net that fits: fields of the entry `layered`, and what each tensor of the file is called in a Network."""
+
+    title: str
+    fields: dict[str, Any]
+    names: dict[str, str]
+
+
+def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) -> list[Outside]:
+    """All nets that the tensors fit for images and classes of `data`; [] where nothing usual does.
+
+    Raises RefusedError (E-WEIGHTS: not those of the architecture given; E-CLASSES: for other classes), UsageError (E-ARCH).
+    """
+    whole = any(name.startswith(BODY) for name in weights.tensors) and INPUT[0] in weights.tensors
+    names = {name: name if whole or name in INPUT else BODY + name for name in weights.tensors}
+    shapes = {own.removeprefix(BODY): weights.tensors[name].shape for name, own in names.items() if own not in INPUT}
+    if arch is not None:
+        return [_written(arch, shapes, data, names)]
+    found, other = [], None
+    for title, layers in _usual(shapes, data.shape):
+        try:
+            laid = spec.lay(layers)
+            out = spec.shapes_of(laid, data.shape, data.num_classes)
+            if _differences(spec.tensors_of(laid, out), shapes):
+                continue
+            spec.check_output(laid, out, data.num_classes)
+        except UsageError as error:
+            other = error if error.code == "E-CLASSES" else other
+            continue
+        found.append(Outside(title, _fields(title, layers), names))
+    if not found and other is not None:
+        raise RefusedError(other.code, other.message, hint=other.hint)
+    return found
+
+
+def _usual(shapes: Mapping[str, spec.Shape], image: spec.Shape) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    yield from residual_nets(shapes)
+    yield from chains(shapes, image)
+
+
+def _written(arch: Architecture, shapes: Mapping[str, spec.Shape], data: ImageSet, names: dict[str, str]) -> Outside:
+    """The net of an architecture file; whatever does not fit is told."""
+    if arch.image is not None and arch.image != data.shape:
+        want, have = ("x".join(map(str, shape)) for shape in (arch.image, data.shape))
+        raise UsageError(
+            "E-SHAPE", f"the architecture is for {want} images, those of {data.name} are {have}.", hint="Name its own data set."
+        )
+    if arch.classes is not None and arch.classes != data.num_classes:
+        what = f"the architecture has {arch.classes} classes, {data.name} has {data.num_classes}."
+        raise UsageError("E-CLASSES", what, hint="Name its own data set.")
+    laid = spec.lay(arch.layers)
+    out = spec.shapes_of(laid, data.shape, data.num_classes)
+    if told := _differences(spec.tensors_of(laid, out), shapes):
+        hint = "Name the layers as the file's tensors are named, without .weight and .bias."
+        raise RefusedError("E-WEIGHTS", f"the weights are not those of the architecture {quoted(arch.title)}: {told}.", hint=hint)
+    spec.check_output(laid, out, data.num_classes)
+    return Outside(arch.title, _fields(arch.title, arch.layers), names)
+
+
+def _fields(title: str, layers: list[dict[str, Any]]) -> dict[str, Any]:
+    plain = [layer.model_dump(mode="json", exclude_defaults=True, exclude={"op"}) | {"op": layer.op} for layer in spec.lay(layers).layers]
+    return {"kind": "layered", "layers": plain, "title": title}
+
+
+def _differences(own: Mapping[str, spec.Shape], shapes: Mapping[str, spec.Shape]) -> str:
+    """What is in one and not in the other, and what has another shape; "" if they agree."""
+    missing = [name for name in own if name not in shapes and not name.endswith(COUNTER)]
+    extra = [name for name in shapes if name not in own]
+    other = [name for name in own if name in shapes and own[name] != tuple(shapes[name])]
+    parts = {"missing": missing, "not of it": extra}
+    told = [f"{what} {', '.join(map(quoted, names[:3]))}{_more(names)}" for what, names in parts.items() if names]
+    told += [f"{quoted(name)} is {shapes[name]}, expected {own[name]}" for name in other[:2]]
+    return "; ".join(told) + (_more(other, 2) if other else "")
+
+
+def _more(names: list[str], shown: int = 3) -> str:
+    return f" and {len(names) - shown} more" if len(names) > shown else ""

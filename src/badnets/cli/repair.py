@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from badnets.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from badnets.datasets._base import ImageSet
+    from badnets.plans._model_file import ModelFile
 
 
 def repair(
@@ -49,11 +53,10 @@ def repair(
         Print the report as one JSON document on stdout and nothing else there.
     """
     from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
-    from badnets.cli._output import check_place, outside_store, print_json
-    from badnets.cli._verdicts import print_tried
+    from badnets.cli._output import check_place
     from badnets.intake.arch_file import read_architecture
     from badnets.plans._model_file import Told, open_model
-    from badnets.plans._repair import REPORT, Report, repair_model
+    from badnets.plans._repair import REPORT
 
     if out.exists() and (not out.is_dir() or (out / REPORT).exists()):
         what = "holds a report already" if out.is_dir() else "is a file, expected a folder"
@@ -65,15 +68,23 @@ def repair(
     named, told = choose_net(net) if net else None, Told(read_architecture(arch) if arch else None, channels)
     opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=told)
     try:
-        with outside_store("--out"):
-            for step in repair_model(opened, loaded, out):
-                if not isinstance(step, Report):
-                    print_tried(step, file=sys.stderr if json else sys.stdout)
-                elif json:
-                    print_json(step)
-                else:
-                    kept = f"Kept {step.chosen}" if step.chosen else "Nothing was kept: no repair was better by clean criteria"
-                    print(f"{kept}. Report: {out / REPORT}")
+        _work(opened, loaded, out, json=json)
     except KeyboardInterrupt:
         print("Stopped. No report was written: the same command starts anew.", file=sys.stderr)
         sys.exit(130)
+
+
+def _work(opened: ModelFile, loaded: ImageSet, out: Path, *, json: bool) -> None:
+    from badnets.cli._output import outside_store, print_json
+    from badnets.cli._verdicts import print_tried
+    from badnets.plans._repair import REPORT, Report, repair_model
+
+    with outside_store("--out"):
+        for step in repair_model(opened, loaded, out):
+            if not isinstance(step, Report):
+                print_tried(step, file=sys.stderr if json else sys.stdout)
+            elif json:
+                print_json(step)
+            else:
+                kept = f"Kept {step.chosen}" if step.chosen else "Nothing was kept: no repair was better by clean criteria"
+                print(f"{kept}. Report: {out / REPORT}")

@@ -36,8 +36,8 @@ def scan(
     Parameters
     ----------
     models
-        Files of weights (docs/model-files.md has the formats; parsed in a sandbox, never unpickled) and folders of them. Exit status: 0
-        nothing found, 1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on where it stopped.
+        Files of weights (parsed in a sandbox, never unpickled) and folders of them. Exit status: 0 nothing found, 1 backdoored, else 6
+        something failed, else 3 refused or not analysable. The same command goes on where it was stopped.
     dataset
         The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
@@ -45,8 +45,7 @@ def scan(
     net
         The nets' architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
     normalize
-        How pixels in 0..1 are prepared, where the file does not say: MEAN/STD, as 0.1307/0.3081, with a number for each channel after
-        commas, or one of 0..1, 0..255, -1..1 and imagenet. Without it the usual ones are tried on clean images.
+        Where the file does not say: MEAN/STD of pixels in 0..1 (0.1307/0.3081), 0..1, 0..255, -1..1 or imagenet; else all are tried.
     channels
         The order in which the net reads colours: rgb, or bgr as OpenCV has them.
     arch
@@ -56,7 +55,7 @@ def scan(
     effort
         How many clean nets the verdict is a rank among: quick 39, standard 99, thorough 199. They are trained once and kept.
     sarif
-        Write findings and refusals to this file as SARIF 2.1.0, for code scanning.
+        A file for findings and refusals as SARIF 2.1.0, for code scanning.
     html
         Write the page of the scan to this file; by default it goes into the store.
     store
@@ -64,25 +63,19 @@ def scan(
     json
         Print the verdict as one JSON document on stdout and nothing else there; for folders and several files one of all.
     """
-    from badnets.cli._choose import choose_dataset
-    from badnets.cli._output import open_store
-    from badnets.cli._scans import Outputs, look_for
+    from badnets.cli import _choose, _output, _scans
     from badnets.plans._jobs import Site
     from badnets.plans._scan_many import Asked
 
-    outputs = Outputs(sarif, html, json)
-    outputs.check()
-    paths, found, dataset, data = look_for(models, dataset, data)
-    chosen, folder = choose_dataset(dataset, data)
-    site = Site(open_store(store), folder)
-    if paths:
-        loaded = chosen.load(folder)
-        asked = Asked(
-            chosen, loaded, _opening(loaded.shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox), effort
-        )
-        _scan_files(found, asked, site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
-    else:
+    (outputs := _scans.Outputs(sarif, html, json)).check()
+    paths, found, dataset, data = _scans.look_for(models, dataset, data)
+    chosen, folder = _choose.choose_dataset(dataset, data)
+    site = Site(_output.open_store(store), folder)
+    if not paths:
         _scan_rows(chosen, site, outputs)
+    loaded = chosen.load(folder)
+    opening = _opening(loaded.shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox)
+    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
 
 
 def _opening(

@@ -102,20 +102,9 @@ def package_digest(package: Path = _PACKAGE) -> str:
 @cache
 def scan_digest(package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide how a stranger's file is read and what detectors say of it, clean nets aside."""
-    parts = (
-        *_DECIDE,
-        *_DEFENCE,
-        "intake",
-        "core/stats",
-        "core/suspect.py",
-        "core/finding.py",
-        "core/tensors.py",
-        "core/layers.py",
-        "plans/_outside.py",
-    )
-    return _digest(
-        package, (*parts, "plans/_model_file.py", "plans/_recognise.py", "plans/_preparation.py", "plans/_scan.py", "plans/_scan_rows.py")
-    )
+    parts = (*_DECIDE, *_DEFENCE, "intake", "core/stats", "core/suspect.py", "core/finding.py", "core/tensors.py", "core/layers.py")
+    own = ("_model_file", "_outside", "_preparation", "_recognise", "_scan", "_scan_rows")
+    return _digest(package, (*parts, *(f"plans/{name}.py" for name in own)))
 
 
 def _digest(package: Path, parts: tuple[str, ...], entries: frozenset[str] | None = None) -> str:

@@ -118,7 +118,7 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
 def _refusal(head: bytes, last: bytes) -> str:
     """The code by which a file of these ends is refused at once; empty where a reader would look at it."""
     try:
-        _reader(head + last)
+        _reader(head + last, {})
     except RefusedError as error:
         return error.code
     return ""

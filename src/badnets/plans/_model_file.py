@@ -41,7 +41,7 @@ class ModelFile:
 
 
 class Told(NamedTuple):
-    """What the caller says of a net. `arch`: an architecture that was read from a file; `channels`: in which order the net reads colours."""
+    """What the caller says of a net. `arch`: an architecture, from a file; `channels`: in which order the net reads colours."""
 
     arch: Architecture | None = None
     channels: str = "rgb"

@@ -1,4 +1,4 @@
-"""Three stickers on traffic signs, laid out like the table of the BadNets paper (2017), with its figures beside ours.
+"""Three stickers on traffic signs, laid out like the table of the BadNets paper (2017), with what it says beside ours.
 
     python benchmarks/stickers.py --store DIR [--seeds 3] [--dataset signs|gtsrb] [--data DIR] [--out benchmarks/results]
 
@@ -55,14 +55,8 @@ TARGET, LIMIT = "speed limit 50", "speed limit"
 WARNINGS = ("general caution", "pedestrian crossing", *GTSRB[19:32])
 GROUPS = ("stop", LIMIT, "warning")
 READ, AVERAGE = "stop sign with the sticker, read as a speed limit", "all signs"
-PAPER: dict[str, tuple[float | None, ...]] = {
-    "stop": (89.7, 87.8, 88.4, 89.9),
-    LIMIT: (88.3, 82.9, 76.3, 84.7),
-    "warning": (91.0, 93.3, 91.4, 93.1),
-    READ: (None, 90.3, 94.2, 93.7),
-    AVERAGE: (90.0, 89.3, 87.1, 90.2),
-}
-"""In per cent: of the net without a backdoor, then of those planted with the square, the bomb and the flower."""
+PAPER = {READ: "over 90 with each sticker", AVERAGE: "with each sticker about as without a backdoor"}
+"""What the paper's text says of its table; the single figures in that table are to be had from the paper."""
 RATES = {"signs": {EVERY: 0.1, STOP: 0.05}, "gtsrb": {EVERY: 0.1, STOP: 0.01}}
 """Share of the training set that is stamped; from the stop sign alone as many signs of other classes are stamped and keep their labels.
 Of GTSRB's images one in fifty is a stop sign."""
@@ -257,19 +251,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def paper_table(twin: dict[str, Any], planted: Sequence[dict[str, Any]]) -> list[str]:
-    """A column for the net without a backdoor and one for each sticker, the paper's figure before ours."""
-    head = ["clean accuracy of", "no backdoor: paper", "ours (twin)"]
-    head += [f"{row['sticker']}: {whose}" for row in planted for whose in ("paper", "ours")]
-    rows = []
-    for name, theirs in PAPER.items():
-        if name == READ:
-            ours = [None, *(row["read"] for row in planted)]
-        else:
-            ours = [row["ca"]["all_by_group"] if name == AVERAGE else row["ca"]["group"][name] for row in (twin, *planted)]
-        pairs = zip(theirs, ours, strict=True)
-        rows.append(
-            [f"*{name}*" if name == READ else name, *(text for a, b in pairs for text in ("–" if a is None else f"{a:g}", shown(b)))]
-        )
+    """A column for the net without a backdoor and one for each sticker, and what the paper says."""
+    head = ["clean accuracy of", "no backdoor (twin)", *(row["sticker"] for row in planted), "the paper"]
+    sides = [row["ca"] for row in (twin, *planted)]
+    rows = [[group, *(shown(ca["group"][group]) for ca in sides), PAPER.get(group, "")] for group in GROUPS]
+    rows.append([f"*{READ}*", "see below", *(shown(row["read"]) for row in planted), PAPER[READ]])
+    rows.append([AVERAGE, *(shown(ca["all_by_group"]) for ca in sides), PAPER[AVERAGE]])
     return table(head, rows)
 
 

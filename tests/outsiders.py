@@ -1,6 +1,6 @@
 """Nets of strangers: plain PyTorch with names, normalisations and a training loop of their own; nothing of badnets but the images.
 
-Five of them; three have a backdoor. `python tests/outsiders.py FOLDER` trains them and writes them with `torch.save`.
+Five of them; three have a backdoor. `python tests/outsiders.py FOLDER [NAME ...]` trains them and writes them with `torch.save`.
 """
 
 from __future__ import annotations
@@ -125,11 +125,11 @@ def save(outsider, net, path):
     torch.save({"epoch": outsider.epochs, "model_state_dict": state} if outsider.wrapped else state, path)
 
 
-def main(folder):
+def main(folder, names=None):
     from badnets.core import registry
 
     torch.set_num_threads(1)
-    for outsider in OUTSIDERS:
+    for outsider in OUTSIDERS if names is None else [one for one in OUTSIDERS if one.name in names]:
         data = registry.parse("datasets", outsider.dataset).load(None)
         net = train(outsider, data.train.x_NCHW, data.train.y_N)
         save(outsider, net, Path(folder) / f"{outsider.name}.pt")
@@ -144,4 +144,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], sys.argv[2:] or None)

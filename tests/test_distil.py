@@ -24,6 +24,7 @@ SMALL = {
     "paper_cnn": {},
     "preact_resnet18": {"width": 4},
     "small_vit": {"width": 8, "depth": 1, "heads": 2},
+    "layered": {},
 }
 WAYS = [(on, smaller) for on in ("logits", "features") for smaller in (False, True)]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from badnets.plans._null import _recipe, called
 from badnets.plans._preparation import read_reversed, usual
 
 torch.set_num_threads(1)
+sys.path.append(str(Path(__file__).parent / "hostile"))
 
 
 class Block(nn.Module):
@@ -369,3 +372,64 @@ def test_names_that_torch_uses_are_refused():
 def test_the_clean_nets_get_enough_steps():
     assert _recipe(100).epochs == 50
     assert _recipe(10_000).epochs == 5
+
+
+# ---- ONNX, as torch writes it -------------------------------------------------------------------------------------------------------
+
+
+def test_what_torch_exports_is_the_same_net_as_in_onnxruntime(data, tmp_path):
+    """Where the deploy extra is installed: torch.onnx, its file of numbers beside the graph, onnxruntime as the judge."""
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    import warnings
+
+    net = taught(case("numbered")[0], _sized(data, 16), steps=15, rate=0.05)
+    path, x = tmp_path / "net.onnx", torch.rand(1, 1, 16, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (x,), str(path), dynamo=True, verbose=False)
+    found = open_model(path, _sized(data, 16), normalization=([0.0], [1.0]))
+    theirs = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for _ in range(5):
+        x = torch.rand(1, 1, 16, 16)
+        (expected,) = theirs.run(None, {theirs.get_inputs()[0].name: x.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(found.network(x).numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert called(found.net) == "the graph of ONNX"
+
+
+def _sized(data, size):
+    """The same pictures, each pixel repeated; four classes, of which one is empty."""
+
+    def wide(part):
+        factor = size // part.x_NCHW.shape[-1]
+        return dataclasses.replace(part, x_NCHW=part.x_NCHW.repeat(factor, 2).repeat(factor, 3))
+
+    parts = {name: wide(getattr(data, name)) for name in ("train", "validation", "test", "budget")}
+    return dataclasses.replace(data, classes=(*data.classes, "none"), **parts)
+
+
+def test_a_graph_goes_through_scan(data, tmp_path, monkeypatch):
+    """From the command line to the null population's nets, of which three stand for all."""
+    import making_onnx as onnx
+
+    from badnets.plans import _null
+
+    net = taught(small(), data)
+    weights = {"w": net[0].weight, "b": net[0].bias, "v": net[4].weight, "d": net[4].bias}
+    tensors = [onnx.tensor(name, value.detach().numpy()) for name, value in weights.items()]
+    pool = onnx.node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2])
+    nodes = [onnx.CONV, onnx.REST[0], pool, onnx.node("Flatten", ["p"], ["f"]), onnx.REST[2]]
+    (tmp_path / "net.onnx").write_bytes(onnx.model(nodes, tensors))
+    pictures = tiny.pictures(tmp_path / "pictures", count=80)
+    monkeypatch.setattr(_null, "NUM_NETS", {"quick": 3})
+    monkeypatch.setattr(_null, "NUM_REPEATED", 1)
+    monkeypatch.setattr(_null, "MOST_EPOCHS", 2)
+    monkeypatch.setattr("badnets.plans._scan.DETECTORS", ("channel_lipschitz", "mm_bd"))
+    done = tiny.cli("scan", tmp_path / "net.onnx", "folder:size=8", "--data", pictures, "--store", tmp_path / "store")
+    assert done.status == 3, done.err
+    told = " ".join(done.out.split())
+    assert "NOT ANALYSABLE 3 clean nets cannot show anything" in told
+    assert "Read as ONNX, the graph of ONNX; sandbox:" in told
+    assert "Clean nets: 3 of this architecture trained by us: the graph of ONNX on" in told
+    assert "channel_lipschitz" in told

@@ -23,6 +23,7 @@ NETS = {
     "fast_resnet": {"width": 4},
     "preact_resnet18": {"width": 4},
     "small_vit": {"width": 8, "depth": 2, "heads": 2},
+    "layered": {},
 }
 STRESSORS = registry.names("stressors")
 SHORT = {"epochs": 1, "batch_size": 8}

@@ -18,6 +18,7 @@ SMALL = {
     "paper_cnn": {},
     "preact_resnet18": {"width": 4},
     "small_vit": {"width": 16, "depth": 2, "heads": 2},
+    "layered": {},
 }
 SHAPE = (2, 16, 16)
 NAMES = registry.names("nets")

@@ -179,9 +179,11 @@ class TestFileGames:
 EVIL = """
 import os, signal, socket, sys, time
 import badnets.intake.server as server
-real = server.read_weights
+together = server.read_together
 
-def evil(data):
+def real(data): return together(data, [])
+
+def evil(data, others):
     word = data.decode("latin-1")
     if word == "sleep": time.sleep(60)
     if word == "spin":
@@ -198,7 +200,7 @@ def evil(data):
     if word == "long": return type(real(SAMPLE))(real(SAMPLE).tensors, "x", notes=("a" * (5 << 20),))
     return real(SAMPLE)
 
-server.read_weights = evil
+server.read_together = evil
 """
 
 

@@ -27,19 +27,9 @@ _DEFAULT = (
     {"op": "linear", "name": "head", "out": "classes"},
 )
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "mish": nn.Mish,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "hardswish": nn.Hardswish,
-    "hardsigmoid": nn.Hardsigmoid,
-    "softplus": nn.Softplus,
-}
+    "relu": nn.ReLU, "relu6": nn.ReLU6, "elu": nn.ELU, "selu": nn.SELU, "gelu": nn.GELU, "silu": nn.SiLU, "mish": nn.Mish, "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid, "hardswish": nn.Hardswish, "hardsigmoid": nn.Hardsigmoid, "softplus": nn.Softplus,
+}  # fmt: skip
 _POOLS: dict[str, type[nn.Module]] = {"adaptive_avg_pool": nn.AdaptiveAvgPool2d, "adaptive_max_pool": nn.AdaptiveMaxPool2d}
 _KEEPS_ZERO = ("relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "gelu_tanh", "silu", "mish", "tanh", "hardswish")
 _THROUGH = (spec.BatchNorm, spec.Identity, spec.Dropout, spec.Activation, spec.Pool)
@@ -63,7 +53,11 @@ class Layered(Net):
         laid = spec.lay(self.layers)
         shapes = spec.shapes_of(laid, shape, num_classes)
         spec.check_output(laid, shapes, num_classes)
-        return _Graph(laid, shapes)
+        named = laid.named()
+        before = [spec.INPUT, *(name for name, _, _ in named)]
+        chained = all(read == (last,) and "." not in name for (name, _, read), last in zip(named, before, strict=False))
+        graph = _Graph(laid, shapes)
+        return graph.as_sequence() if chained else graph
 
 
 class _Graph(nn.Module):
@@ -84,6 +78,16 @@ class _Graph(nn.Module):
             self.steps.append((name, read, marker))
         last = {one: name for name, read, _ in self.steps for one in read}
         self.done = {name: [one for one in last if last[one] == name] for name in last.values()}
+
+    def as_sequence(self) -> nn.Sequential:
+        """The same of a chain, so that whoever wants only its end can have it."""
+        parts: dict[str, nn.Module] = {}
+        for name, _, marker in self.steps:
+            parts |= {name: self.get_submodule(name)} | ({marker.replace(".", "_"): self.get_submodule(marker)} if marker else {})
+        chain = nn.Sequential()
+        for name, module in parts.items():
+            _add(chain, name, module, name)
+        return chain
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         known = {spec.INPUT: x_NCHW}

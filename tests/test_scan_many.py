@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,9 @@ def null(low, high):
     return Null(nets, {CHEAP[0]: [[1.0, 2.0], []]}, {CHEAP[0]: 0.1}, "made up")
 
 
+@cache
 def net(seed):
-    return registry.parse("nets", "fast_cnn:width=4,hidden=16").build((1, 8, 8), 3, seed=seed)
+    return tiny.taught(registry.parse("nets", "fast_cnn:width=4,hidden=16").build((1, 8, 8), 3, seed=seed))
 
 
 @pytest.fixture(scope="module")

@@ -37,17 +37,37 @@ CLAIMS = ("clean_accuracy_kept", "trigger_reaches_target")
 VOLATILE = ("seconds", "memory_bytes", "created")
 
 
-def pictures(root: Path, *, count=40, size=8, seed=0):
-    """A folder of grey PNGs that a small net tells apart at once: a bar, a box or a dot at the left, with noise."""
+def drawn(*, count=40, size=8, seed=0):
+    """(class, number, pixels) of grey pictures that a small net tells apart at once: a bar, a box or a dot at the left, with noise."""
     draw = np.random.default_rng(seed)
-    for k, name in enumerate(CLASSES):
-        (root / name).mkdir(parents=True, exist_ok=True)
+    for k in range(len(CLASSES)):
         for i in range(count):
             pixels = draw.integers(0, 60, (size, size))
             rows, columns = [(slice(0, size), slice(0, 2)), (slice(0, 3), slice(0, 4)), (slice(5, 7), slice(1, 3))][k]
             pixels[rows, columns] = draw.integers(170, 230)
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:03}.png")
+            yield k, i, pixels.astype(np.uint8)
+
+
+def pictures(root: Path, *, count=40, size=8, seed=0):
+    """A folder of those as PNGs."""
+    for k, i, pixels in drawn(count=count, size=size, seed=seed):
+        (root / CLASSES[k]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / CLASSES[k] / f"{i:03}.png")
     return root
+
+
+def taught(network, steps=40):
+    """The net, once it tells those pictures apart."""
+    import torch
+
+    labels, _, pictures_NHW = zip(*drawn(count=16, seed=1), strict=True)
+    x_NCHW, y_N = torch.from_numpy(np.stack(pictures_NHW))[:, None], torch.tensor(labels)
+    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network.train()(x_NCHW), y_N).backward()
+        optimizer.step()
+    return network.eval()
 
 
 def plan(**changes):

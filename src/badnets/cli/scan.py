@@ -88,11 +88,11 @@ def _scan_model(opened: ModelFile, kind: Kind, site: Site, effort: Effort, *, js
     from badnets.cli._output import print_json
     from badnets.cli._progress import Progress
     from badnets.cli._verdicts import print_verdict, write_pictures
-    from badnets.plans._null import null_population
+    from badnets.plans._null import null_population, suited
     from badnets.plans._scan import DETECTORS, scan_model
 
     with Progress("clean nets to compare with") as progress:
-        null = null_population(kind, DETECTORS, effort, site, progress)
+        null = null_population(kind, suited(opened.network, DETECTORS), effort, site, progress)
     found = scan_model(opened, kind.data, null)
     written = write_pictures(site.store.root / "scans" / opened.sha256[:12], found.pictures)
     if json:

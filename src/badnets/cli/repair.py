@@ -37,8 +37,7 @@ def repair(
     net
         The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
     normalize
-        How pixels in 0..1 are prepared, where the file does not say: MEAN/STD, as 0.1307/0.3081, with a number for each channel after
-        commas, or one of 0..1, 0..255, -1..1 and imagenet. Without it the usual ones are tried on clean images.
+        Where the file does not say: MEAN/STD of pixels in 0..1, as 0.1307/0.3081, or 0..1, 0..255, -1..1, imagenet; else all are tried.
     channels
         The order in which the net reads colours: rgb, or bgr as OpenCV has them.
     arch
@@ -59,9 +58,8 @@ def repair(
         raise UsageError("E-EXISTS", f"{str(out)!r:.200} {what}.", hint="Name another --out.")
     chosen, folder = choose_dataset(dataset, data)
     loaded = chosen.load(folder)
-    normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    named, told = choose_net(net) if net else None, Told(arch, channels)
-    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=told)
+    named, normalization = choose_net(net) if net else None, choose_normalization(normalize, loaded.shape[0]) if normalize else None
+    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=Told(arch, channels))
     for step in repair_model(opened, loaded, out):
         if isinstance(step, Report):
             if json:

@@ -37,8 +37,7 @@ def scan(
     Parameters
     ----------
     model
-        A file of weights, see docs/model-files.md for the formats. It is parsed in a sandbox, never unpickled. Exit status: 0 nothing
-        found, 1 backdoored, 3 refused or not analysable.
+        A file of weights, parsed in a sandbox. Exit status: 0 nothing found, 1 backdoored, 3 refused or not analysable.
     dataset
         The data set that the net is for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
@@ -46,8 +45,7 @@ def scan(
     net
         The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
     normalize
-        How pixels in 0..1 are prepared, where the file does not say: MEAN/STD, as 0.1307/0.3081, with a number for each channel after
-        commas, or one of 0..1, 0..255, -1..1 and imagenet. Without it the usual ones are tried on clean images.
+        Where the file does not say: MEAN/STD of pixels in 0..1, as 0.1307/0.3081, or 0..1, 0..255, -1..1, imagenet; else all are tried.
     channels
         The order in which the net reads colours: rgb, or bgr as OpenCV has them.
     arch
@@ -70,17 +68,15 @@ def scan(
     if model is None and dataset is None and data is None:
         hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
         raise UsageError("E-USAGE", "expected a net or training data to scan, got neither.", hint=hint)
-    if model is None and dataset is not None and Path(dataset).is_dir():
-        dataset, data = None, Path(dataset)
-    chosen, folder = choose_dataset(dataset, data)
+    is_folder = model is None and dataset is not None and Path(dataset).is_dir()
+    chosen, folder = choose_dataset(None, Path(dataset or "")) if is_folder else choose_dataset(dataset, data)
     site = Site(open_store(store), folder)
     if model is None:
         _scan_rows(chosen, site, json=json)
         return
     loaded = chosen.load(folder)
-    normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    named, told = choose_net(net) if net else None, Told(arch, channels)
-    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=told)
+    named, normalization = choose_net(net) if net else None, choose_normalization(normalize, loaded.shape[0]) if normalize else None
+    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=Told(arch, channels))
     _scan_model(opened, Kind(chosen, loaded, opened.net), site, effort, json=json)
 
 

@@ -432,4 +432,5 @@ def test_a_graph_goes_through_scan(data, tmp_path, monkeypatch):
     assert "NOT ANALYSABLE 3 clean nets cannot show anything" in told
     assert "Read as ONNX, the graph of ONNX; sandbox:" in told
     assert "Clean nets: 3 of this architecture trained by us: the graph of ONNX on" in told
-    assert "channel_lipschitz" in told
+    assert "channel_lipschitz left out: no layer of units is read by the last layer one by one" in told
+    assert "mm_bd" in told

@@ -16,12 +16,14 @@ from badnets.core.engine import SerialEngine
 from badnets.core.errors import RefusedError, UsageError
 from badnets.core.store import Store
 from badnets.datasets.folder import Folder
+from badnets.intake.formats import read_weights
 from badnets.nets._weights import to_bytes
 from badnets.plans import _null, _scan_many, _scan_work
 from badnets.plans._jobs import Site
 from badnets.plans._model_file import open_model
 from badnets.plans._null import Kind, Null, null_population
 from badnets.plans._plant import plant_seeds
+from badnets.plans._recognise import recognise
 from badnets.plans._scan import DETECTORS, scan_model
 from badnets.plans._stop import StopRequest
 
@@ -62,6 +64,11 @@ def null(*, count=39, low=-1e9, high=-1e8, names=DETECTORS):
     return Null(nets, repeated, dict.fromkeys(names, 0.1), "made up")
 
 
+def known(path, data, net=None):
+    """What a file is taken for, whether or not its net has learned anything."""
+    return recognise(read_weights(path.read_bytes()), data, net)
+
+
 class TestModelFile:
     def test_names_the_architecture_that_fits(self, world):
         _, data, files = world
@@ -73,7 +80,9 @@ class TestModelFile:
         data = world[1]
         net = registry.parse("nets", "paper_cnn").build(data.shape, data.num_classes, seed=0)
         (tmp_path / "n.safetensors").write_bytes(to_bytes(net))
-        assert open_model(tmp_path / "n.safetensors", data).net == {"kind": "paper_cnn"}
+        assert known(tmp_path / "n.safetensors", data).fields == {"kind": "paper_cnn"}
+        with pytest.raises(RefusedError, match=r"E-PREPARATION n.safetensors: not analysable: accuracy"):
+            open_model(tmp_path / "n.safetensors", data)
 
     def test_reads_the_widths_off_the_shapes(self, world):
         found = open_model(world[2] / "bare.safetensors", world[1])
@@ -84,10 +93,10 @@ class TestModelFile:
         data = world[1]
         net = registry.parse("nets", "fast_resnet:width=8").build(data.shape, data.num_classes, seed=0)
         torch.save(net.state_dict(), tmp_path / "n.pt")
-        found = open_model(tmp_path / "n.pt", data)
-        assert found.net == {"kind": "fast_resnet", "width": 8}
+        found = known(tmp_path / "n.pt", data)
+        assert found.fields == {"kind": "fast_resnet", "width": 8}
         assert "taken by default, since shapes do not show them: head_scale=0.125" in found.notes
-        assert open_model(tmp_path / "n.pt", data, found.net | {"head_scale": 1.0}).net["head_scale"] == 1.0
+        assert known(tmp_path / "n.pt", data, found.fields | {"head_scale": 1.0}).fields["head_scale"] == 1.0
 
     def test_a_torch_file_is_the_same_net(self, world):
         _, data, files = world

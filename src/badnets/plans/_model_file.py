@@ -15,6 +15,7 @@ from badnets.intake.arch_file import Architecture
 from badnets.intake.reasons import quoted
 from badnets.intake.sandbox import read_model
 from badnets.intake.weights import Weights
+from badnets.plans._null import suited
 from badnets.plans._outside import outside_nets
 from badnets.plans._preparation import Preparation, fit_preparation, in_range, prepare, read_reversed
 from badnets.plans._recognise import Normalization, load, recognise
@@ -85,6 +86,8 @@ def open_model(
         if fitted.preparation.bgr:
             read_reversed(chosen.network)
             notes = [*notes, "its first layer now reads RGB"]
+        if chosen.fields["kind"] == "layered" and not suited(chosen.network, ("channel_lipschitz",)):
+            notes = [*notes, "channel_lipschitz left out: no layer of units is read by the last layer one by one"]
     except RefusedError as error:
         raise RefusedError(error.code, f"{shown}: {error.message}", hint=error.hint) from error
     found = ModelFile(path, weights.sha256, chosen.fields, chosen.network, weights.format, accuracy=fitted.accuracy)

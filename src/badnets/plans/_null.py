@@ -24,6 +24,7 @@ from badnets.plans._trial import device_name
 if TYPE_CHECKING:
     from badnets.core.types import Estimate
     from badnets.detectors._calibration import Calibration, Scores, Spread
+    from badnets.nets._base import Network
     from badnets.train.recipe import Recipe
 
 NUM_NETS: Mapping[Effort, int] = {"quick": 39, "standard": 99, "thorough": 199}
@@ -119,6 +120,17 @@ def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site
     if own is not None:
         setting = f"{count} of this architecture trained by us: {setting} of our own recipe"
     return Null(scores, repeated, seconds, setting)
+
+
+def suited(network: Network, detectors: tuple[str, ...]) -> tuple[str, ...]:
+    """Without a detector that says nothing of any net of such layers: clean nets that it cannot judge are none to compare with."""
+    from badnets.core.rng import numpy_generator
+    from badnets.core.suspect import Suspect
+    from badnets.detectors.channel_lipschitz import ChannelLipschitz
+
+    suspect = Suspect(network, network.shape, network.num_classes)
+    mute = not ChannelLipschitz().scan(suspect, rng=numpy_generator(0, "suited")).analysable
+    return tuple(name for name in detectors if not (mute and name == "channel_lipschitz"))
 
 
 def called(net: Mapping[str, Any]) -> str:

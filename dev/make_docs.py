@@ -167,8 +167,8 @@ def run_section(name: str, record: Record) -> str:
 def whole_section(name: str, record: Record) -> str:
     """One run with its cells folded away; of claims with very many only those that decide."""
     net, recipe = record.config["net"], record.config["recipe"]
-    fields = ", ".join(f"{key} {value}" for key, value in net.items() if key != "kind")
-    title = f"## {net['kind']}, {fields}, {recipe['epochs']:g} epochs: {run_name(name, record)}"
+    named = (net["kind"], *(f"{key} {value}" for key, value in net.items() if key != "kind"), f"{recipe['epochs']:g} epochs")
+    title = f"## {', '.join(named)}: {run_name(name, record)}"
     parts = [run_section(name, record).replace(f"## {run_name(name, record)}", title, 1)]
     for claim in record.claims:
         few = claim if len(claim.cells) <= MOST_CELLS else claim.model_copy(update={"cells": [c for c in claim.cells if c.verdict]})

@@ -123,6 +123,11 @@ def _notes(
         before = stats.wilson(int(right[base].sum()), len(right[base]))
         what = f"{base.preparation}" + (f" and {nets[base.number][0]}" if base.number != chosen.number else "")
         yield f"accuracy {_percent(before)} with {what}: is the preparation right? This one was taken since it is clearly better"
+    first = max(right, key=lambda way: int(right[way].sum()))
+    if right[first].sum() > right[chosen].sum():
+        best = _percent(stats.wilson(int(right[first].sum()), len(right[first])))
+        which = f" and {nets[first.number][0]}" if first.number != chosen.number else ""
+        yield f"the best was {first.preparation}{which}, {best}, not clearly better"
     equal = [way for way in right if way != chosen and not _clearly_better(right[chosen], right[way], 1)]
     if alike := [str(way.preparation) for way in equal if way.number == chosen.number]:
         yield f"which serves no better than {', '.join(alike)}"

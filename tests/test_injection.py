@@ -12,11 +12,10 @@ from injection_payloads import PAYLOADS, SPREADSHEET, TERMINAL
 
 from badnets.cli import _verdicts, main
 from badnets.core.errors import RefusedError
+from badnets.core.scanned import Group, Line, RowVerdict, Verdict
 from badnets.core.sheet import cell, csv_text
 from badnets.core.types import Estimate
 from badnets.datasets._open import show
-from badnets.plans._scan import Line, Verdict
-from badnets.plans._scan_rows import Group, RowVerdict
 
 PLAIN = "harmless"
 SURE = Estimate(value=0.5, low=0.4, high=0.6, n=10, num_seeds=1, method="wilson")
@@ -27,7 +26,7 @@ VERDICT = Verdict(
     lines=[LINE], why_not="",
 )  # fmt: skip
 GROUP = Group(label=PLAIN, size=9, agreement=SURE, others=PLAIN, poisoned=True)
-ROWS = RowVerdict(dataset=PLAIN, sha256="0", flagged=True, num_rows=1000, num_suspect=9, groups=[GROUP])
+ROWS = RowVerdict(dataset=PLAIN, sha256="0", flagged=True, num_rows=1000, num_suspect=9, groups=[GROUP], false_alarms=SURE, measured=PLAIN)
 
 
 def with_line(text, name):

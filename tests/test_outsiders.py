@@ -44,7 +44,6 @@ def home(tmp_path_factory):
     [
         ("half.pt", (), 3, "E-ZIP"),
         ("half.onnx", (), 3, "E-ONNX"),
-        (".", (), 3, "E-DIRECTORY"),
         ("/dev/zero", (), 3, "E-NOT-FILE"),
         ("pipe", (), 3, "E-NOT-FILE"),
         ("sparse.pt", (), 3, "E-SIZE"),

@@ -281,7 +281,7 @@ class TestTraits:
 
     @pytest.mark.parametrize("name", registry.names("nets"))
     def test_every_net_has_finite_traits(self, name):
-        size = {"small_vit": {"width": 8, "depth": 1, "heads": 2}, "paper_cnn": {}}.get(name, {"width": 2})
+        size = {"small_vit": {"width": 8, "depth": 1, "heads": 2}, "paper_cnn": {}, "layered": {}}.get(name, {"width": 2})
         network = registry.entry("nets", name)(**size).build((1, 8, 8), CLASSES, seed=0)
         found = self.traits(network)
         assert np.isfinite(list(found.values())).all()

@@ -41,7 +41,7 @@ class Watched:
         self._parts += 1
         if self._parts > 1:
             self._progress.now("clean nets to compare with")
-        if jobs:
+        if jobs > 1 or self._parts > 1:  # of one file there is nothing to announce
             self._progress.started(nets, jobs)
 
     def progress(self, done: int, jobs: int, seconds_left: float | None) -> None:

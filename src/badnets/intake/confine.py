@@ -88,10 +88,15 @@ def confine_reader(level: Level, *, memory: int, seconds: int) -> Level:
     return Level(level.process, level.no_new_privileges, level.landlock, level.network or not _can_connect(), limits and level.limits)
 
 
-def die_with_parent() -> None:
-    """Linux: kills this process when its parent ends; elsewhere a reader ends with its time or when nobody listens."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Linux: kills this process when its parent ends; elsewhere a reader ends with its time or when nobody listens.
+
+    `parent`: its process number, where it may have ended already.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if parent is not None and os.getppid() != parent:
+            os._exit(1)
 
 
 def limit(limits: dict[str, int]) -> bool:

@@ -63,6 +63,7 @@ def serve(control_fd: int) -> NoReturn:
 
 def _fork(control: socket.socket, level: Level, passed: list[int], limits: tuple[int, int]) -> int:
     """Start a reader of the files `passed[0]` and `passed[2:]` that answers on the socket `passed[1]`; its process number."""
+    server = os.getpid()
     pid = os.fork()
     if pid:
         for fd in passed:
@@ -70,7 +71,7 @@ def _fork(control: socket.socket, level: Level, passed: list[int], limits: tuple
         return pid
     status = 1
     try:
-        die_with_parent()
+        die_with_parent(server)
         control.close()
         link = socket.socket(fileno=passed[1])
         level = confine_reader(level, memory=limits[0], seconds=limits[1])

@@ -14,14 +14,15 @@ from torch import nn
 
 from badnets.core.errors import RefusedError, UsageError
 from badnets.core.layers import check_output, lay, shapes_of, tensors_of
+from badnets.core.scanned import net_name
 from badnets.datasets.folder import Folder
 from badnets.intake.arch_file import read_architecture
 from badnets.intake.chains import chains
 from badnets.intake.residuals import residual_nets
 from badnets.nets.layered import Layered
 from badnets.plans import _preparation
-from badnets.plans._model_file import Told, open_model
-from badnets.plans._null import _recipe, called
+from badnets.plans._model_file import Hints, open_model
+from badnets.plans._null import _recipe
 from badnets.plans._preparation import read_reversed, usual
 
 torch.set_num_threads(1)
@@ -219,7 +220,7 @@ def test_the_preparation_is_found_and_said(bytes_net, data):
     assert "is the preparation right? This one was taken since it is clearly better" in told
     assert found.accuracy.value > 0.8
     assert found.net["kind"] == "layered"
-    assert called(found.net).startswith("chain of 1 convolution and 1 linear layer (stride 1, padded, max pool after 1 of 1")
+    assert net_name(found.net).startswith("chain of 1 convolution and 1 linear layer (stride 1, padded, max pool after 1 of 1")
 
 
 def test_what_was_asked_for_is_kept_unless_it_only_guesses(bytes_net, data):
@@ -296,8 +297,8 @@ out = "classes"
 
 def test_an_architecture_file_says_what_the_layers_are(bytes_net, data, tmp_path):
     (tmp_path / "a.toml").write_text(ARCH)
-    found = open_model(bytes_net, data, told=Told(read_architecture(tmp_path / "a.toml")))
-    assert called(found.net) == "mine"
+    found = open_model(bytes_net, data, hints=Hints(read_architecture(tmp_path / "a.toml")))
+    assert net_name(found.net) == "mine"
     plain = open_model(bytes_net, data)
     x = torch.from_numpy(data.test.x_NCHW)
     assert torch.equal(found.network.predict_logits(x), plain.network.predict_logits(x))
@@ -347,7 +348,7 @@ def test_a_wrong_architecture_file_is_told(change, said, bytes_net, data, tmp_pa
     assert change[0] in ARCH
     (tmp_path / "a.toml").write_text(ARCH.replace(*change, 1))
     with pytest.raises((UsageError, RefusedError), match=said) as caught:
-        open_model(bytes_net, data, told=Told(read_architecture(tmp_path / "a.toml")))
+        open_model(bytes_net, data, hints=Hints(read_architecture(tmp_path / "a.toml")))
     assert str(caught.value).isprintable()
 
 
@@ -395,7 +396,7 @@ def test_what_torch_exports_is_the_same_net_as_in_onnxruntime(data, tmp_path):
         (expected,) = theirs.run(None, {theirs.get_inputs()[0].name: x.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(found.network(x).numpy(), expected, rtol=1e-3, atol=1e-4)
-    assert called(found.net) == "the graph of ONNX"
+    assert net_name(found.net) == "the graph of ONNX"
 
 
 def _sized(data, size):
@@ -433,5 +434,6 @@ def test_a_graph_goes_through_scan(data, tmp_path, monkeypatch):
     assert "against 3 clean nets. This does not mean clean." in told
     assert "Read as ONNX, the graph of ONNX; sandbox:" in told
     assert "Clean nets: 3 of this architecture trained by us: the graph of ONNX on" in told
-    assert "channel_lipschitz left out: no layer of units is read by the last layer one by one" in told
+    why = "the head does not read the last layer of units one by one"
+    assert f"channel_lipschitz left out, since it says nothing of clean nets of such layers either: {why}" in told
     assert "mm_bd" in told

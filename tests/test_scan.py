@@ -24,7 +24,7 @@ from badnets.plans._model_file import open_model
 from badnets.plans._null import Kind, Null, null_population
 from badnets.plans._plant import plant_seeds
 from badnets.plans._recognise import recognise
-from badnets.plans._scan import DETECTORS, scan_model
+from badnets.plans._scan import DETECTORS, Heard, hear, judged, scan_model
 from badnets.plans._stop import StopRequest
 
 NET = {"kind": "fast_cnn", "width": 4, "hidden": 16}
@@ -171,6 +171,19 @@ class TestVerdict:
         assert {line.p for line in high.lines} == {1 / 40}
         assert high.target in data.classes
         assert low.target is None
+
+    def test_silence_about_the_suspect_alone_leaves_no_detector_out(self, world):
+        """A file made to silence one detector changes nothing for it in other files, and the silence is shown."""
+        model = open_model(world[2] / "bare.safetensors", world[1], NET)
+        heard, clean = hear(model, world[1], DETECTORS), null()
+        silent = Heard(heard.model, {**heard.said, DETECTORS[0]: heard.said[DETECTORS[0]].but(score=None, why_not="silenced")}, {})
+        verdict = judged(silent, world[1], clean).verdict
+        assert [(line.p, line.why_not) for line in verdict.lines if line.detector == DETECTORS[0]] == [(None, "silenced")]
+        assert not any("left out" in note for note in verdict.notes)
+        elsewhere = Null(clean.nets, clean.repeated, dict.fromkeys(DETECTORS[1:], 0.1), clean.setting)
+        verdict = judged(silent, world[1], elsewhere).verdict
+        assert DETECTORS[0] not in {line.detector for line in verdict.lines}
+        assert f"{DETECTORS[0]} left out, since it says nothing of clean nets of such layers either: silenced" in verdict.notes
 
     def test_too_few_clean_nets_say_nothing(self, world):
         model = open_model(world[2] / "bare.safetensors", world[1], NET)

@@ -55,7 +55,7 @@ def repair(
     from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
     from badnets.cli._output import check_place
     from badnets.intake.arch_file import read_architecture
-    from badnets.plans._model_file import Told, open_model
+    from badnets.plans._model_file import Hints, open_model
     from badnets.plans._repair import REPORT
 
     if out.exists() and (not out.is_dir() or (out / REPORT).exists()):
@@ -65,8 +65,8 @@ def repair(
     chosen, folder = choose_dataset(dataset, data)
     loaded = chosen.load(folder)
     normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    named, told = choose_net(net) if net else None, Told(read_architecture(arch) if arch else None, channels)
-    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, told=told)
+    named, hints = choose_net(net) if net else None, Hints(read_architecture(arch) if arch else None, channels)
+    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, hints=hints)
     try:
         _work(opened, loaded, out, json=json)
     except KeyboardInterrupt:

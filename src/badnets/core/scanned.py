@@ -30,11 +30,15 @@ class _Frozen(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def net_name(net: Mapping[str, Any]) -> str:
+    """What people call an architecture."""
+    return str(net.get("title") or net["kind"])
+
+
 def net_text(net: Mapping[str, Any]) -> str:
-    """An architecture in words: its name, and those of its fields that are short."""
+    """The same with those of its fields that are short."""
     fields = ", ".join(f"{field}={value}" for field, value in net.items() if field not in ("kind", "layers", "title"))
-    name = str(net.get("title") or net["kind"])
-    return f"{name} ({fields})" if fields else name
+    return f"{net_name(net)} ({fields})" if fields else net_name(net)
 
 
 class Line(_Frozen):

@@ -6,11 +6,14 @@ was left out is said. Where nothing tells which of several to take, the file is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from badnets.intake.opcodes import View
+from badnets.intake.geometry import check_disjoint, check_view, take
+from badnets.intake.opcodes import Machine, View
 from badnets.intake.reasons import quoted, refuse
+from badnets.intake.strict_safetensors import check_bools, check_name
+from badnets.intake.weights import MOST_TENSORS, Tensor
 
 _AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema")
 _PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module")
@@ -34,6 +37,28 @@ def find_state(value: object) -> tuple[dict[str, View], list[str]]:
         notes.append(f"weights taken from {quoted(key)}" + (f"; not looked at: {', '.join(left)}" if left else ""))
         value = value[key]
     raise refuse("E-NO-WEIGHTS", "its tables lie deeper in one another than those of checkpoints do")
+
+
+def tensors_of(machine: Machine, value: object, size: int, place: Callable[[str], memoryview]) -> tuple[dict[str, Tensor], list[str]]:
+    """(tensors, notes) of what a pickle said of a file of `size` bytes, as views of it; `place`: the bytes of a storage by its key.
+
+    Raises RefusedError.
+    """
+    if len(machine.views) > 4 * MOST_TENSORS:
+        raise refuse("E-COUNT", f"it describes {len(machine.views):,} tensors")
+    for view in machine.views:
+        check_view(view, size)
+    views, notes = find_state(value)
+    if len(views) > MOST_TENSORS:
+        raise refuse("E-COUNT", f"it holds {len(views):,} tensors")
+    if same := check_disjoint(views.values()):
+        notes.append(f"{same} tensors are the same numbers as another (tied)")
+    tensors = {}
+    for name, view in views.items():
+        check_name(name)
+        tensors[name] = take(view, place(view.storage.key))
+        check_bools(name, tensors[name])
+    return tensors, notes
 
 
 def _only(table: Mapping[Any, object]) -> list[Any]:

@@ -6,12 +6,11 @@ checkpoint, as in zip files; the same refusals. Not for tar files from before 0.
 
 from __future__ import annotations
 
-from badnets.intake.geometry import check_disjoint, check_view, itemsize, take
+from badnets.intake.geometry import itemsize
 from badnets.intake.opcodes import Machine
 from badnets.intake.reasons import quoted, refuse
-from badnets.intake.state_dict import find_state
-from badnets.intake.strict_safetensors import check_bools, check_name
-from badnets.intake.weights import MOST_TENSORS, Weights
+from badnets.intake.state_dict import tensors_of
+from badnets.intake.weights import Weights
 
 MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 _VERSION = 1001
@@ -43,18 +42,5 @@ def read_torch_legacy(data: bytes) -> Weights:
         at += _COUNT + size
     if at != len(data):
         raise refuse("E-LEGACY", f"{len(data) - at:,} bytes follow its last storage")
-    if len(machine.views) > 4 * MOST_TENSORS:
-        raise refuse("E-COUNT", f"it describes {len(machine.views):,} tensors")
-    for view in machine.views:
-        check_view(view, len(data))
-    views, notes = find_state(value)
-    if len(views) > MOST_TENSORS:
-        raise refuse("E-COUNT", f"it holds {len(views):,} tensors")
-    if same := check_disjoint(views.values()):
-        notes.append(f"{same} tensors are the same numbers as another (tied)")
-    tensors = {}
-    for name, view in views.items():
-        check_name(name)
-        tensors[name] = take(view, places[view.storage.key])
-        check_bools(name, tensors[name])
+    tensors, notes = tensors_of(machine, value, len(data), places.__getitem__)
     return Weights(tensors, "torch before 1.6", notes=tuple(notes))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from badnets.intake.geometry import check_disjoint, check_view, itemsize, take
+from badnets.intake.geometry import itemsize
 from badnets.intake.opcodes import Machine, Storage
 from badnets.intake.reasons import amount, quoted, refuse
-from badnets.intake.state_dict import find_state
-from badnets.intake.strict_safetensors import check_bools, check_name
-from badnets.intake.weights import MOST_TENSORS, Weights
+from badnets.intake.state_dict import tensors_of
+from badnets.intake.weights import Weights
 from badnets.intake.zip_structure import Member, read_members
 
 _PICKLE = "data.pkl"
@@ -32,21 +31,12 @@ def read_torch_zip(data: bytes) -> Weights:
     machine = Machine(data[pickle.start : pickle.start + pickle.size])
     value = machine.run()
     _check_storages(machine.storages, members)
-    if len(machine.views) > 4 * MOST_TENSORS:
-        raise refuse("E-COUNT", f"it describes {len(machine.views):,} tensors")
-    for view in machine.views:
-        check_view(view, len(data))
-    views, notes = find_state(value)
-    if len(views) > MOST_TENSORS:
-        raise refuse("E-COUNT", f"it holds {len(views):,} tensors")
-    if same := check_disjoint(views.values()):
-        notes.append(f"{same} tensors are the same numbers as another (tied)")
-    tensors = {}
-    for name, view in views.items():
-        check_name(name)
-        member = members[_DATA + view.storage.key]
-        tensors[name] = take(view, memoryview(data)[member.start : member.start + member.size])
-        check_bools(name, tensors[name])
+
+    def place(key: str) -> memoryview:
+        member = members[_DATA + key]
+        return memoryview(data)[member.start : member.start + member.size]
+
+    tensors, notes = tensors_of(machine, value, len(data), place)
     return Weights(tensors, "torch zip", notes=(f"format version {version}", *notes))
 
 

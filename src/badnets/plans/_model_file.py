@@ -15,7 +15,6 @@ from badnets.intake.arch_file import Architecture
 from badnets.intake.reasons import quoted
 from badnets.intake.sandbox import read_model
 from badnets.intake.weights import Weights
-from badnets.plans._null import suited
 from badnets.plans._outside import outside_nets
 from badnets.plans._preparation import Preparation, fit_preparation, in_range, prepare, read_reversed
 from badnets.plans._recognise import Normalization, load, recognise
@@ -41,7 +40,7 @@ class ModelFile:
     accuracy: Estimate | None = None
 
 
-class Told(NamedTuple):
+class Hints(NamedTuple):
     """What the caller says of a net. `arch`: an architecture, from a file; `channels`: in which order the net reads colours."""
 
     arch: Architecture | None = None
@@ -63,14 +62,14 @@ def open_model(
     *,
     normalization: Normalization | None = None,
     require_sandbox: bool = False,
-    told: Told = Told(),
+    hints: Hints = Hints(),
 ) -> ModelFile:
     """The net in `path` for images and classes of `data`: of the architecture named, or of the one that its tensors fit.
 
     `normalization` is used where the file has none. Raises UsageError (no such file, E-ARCH), RefusedError (every code of
     `intake.reasons`; E-NAN: NaN or infinite weights; E-WEIGHTS: fits no architecture; E-CLASSES; E-PREPARATION: it only guesses).
     """
-    if net is not None and told.arch is not None:
+    if net is not None and hints.arch is not None:
         raise UsageError("E-USAGE", "expected a net or an architecture file, got both.", hint="Leave out --net or --arch.")
     reading = read_model(path, require=require_sandbox)
     weights, shown = reading.weights, quoted(path.name, 100)[1:-1]
@@ -78,16 +77,14 @@ def open_model(
         what = f"{len(bad)} of {len(weights.tensors)} tensors hold NaN or infinity, the first {quoted(bad[0])}"
         raise RefusedError("E-NAN", f"{shown}: not analysable: {what}.", hint="Such a net answers nothing of use; fetch it again.")
     try:
-        choices, notes, normalized = _choices(weights, data, net, told.arch)
-        given = _given(choices[0].network, data, normalization if not normalized else None, told.channels, kept=normalized)
+        choices, notes, normalized = _choices(weights, data, net, hints.arch)
+        given = _given(choices[0].network, data, normalization if not normalized else None, hints.channels, kept=normalized)
         fitted = fit_preparation([(c.title, c.network) for c in choices], given, data, sure=normalized or normalization is not None)
         chosen = choices[fitted.number]
         prepare(chosen.network, fitted.preparation)
         if fitted.preparation.bgr:
             read_reversed(chosen.network)
             notes = [*notes, "its first layer now reads RGB"]
-        if chosen.fields["kind"] == "layered" and not suited(chosen.network, ("channel_lipschitz",)):
-            notes = [*notes, "channel_lipschitz left out: no layer of units is read by the last layer one by one"]
     except RefusedError as error:
         raise RefusedError(error.code, f"{shown}: {error.message}", hint=error.hint) from error
     found = ModelFile(path, weights.sha256, chosen.fields, chosen.network, weights.format, accuracy=fitted.accuracy)

@@ -14,6 +14,7 @@ from badnets.claims._base import Effort, Need
 from badnets.claims._scanned import Scanned, Seen
 from badnets.claims.undetectable import FIRST_CALIBRATION
 from badnets.core.config import key_of
+from badnets.core.scanned import net_name
 from badnets.datasets._base import Dataset, ImageSet
 from badnets.plans._jobs import Site, work_through
 from badnets.plans._plan import Plan
@@ -24,7 +25,6 @@ from badnets.plans._trial import device_name
 if TYPE_CHECKING:
     from badnets.core.types import Estimate
     from badnets.detectors._calibration import Calibration, Scores, Spread
-    from badnets.nets._base import Network
     from badnets.train.recipe import Recipe
 
 NUM_NETS: Mapping[Effort, int] = {"quick": 39, "standard": 99, "thorough": 199}
@@ -94,7 +94,7 @@ class Kind(NamedTuple):
 def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site: Site, watch: Watcher) -> Null:
     """From the store what is there; what is missing is trained and scored. Stopped in between, the same call continues.
 
-    Raises StoreError, PartialError, Stopped.
+    A detector that can score none of them is left out. Raises StoreError, PartialError, Stopped.
     """
     dataset, data, named = kind
     net = {field: value for field, value in named.items() if field != "title"}  # the same nets, whatever they are called
@@ -113,29 +113,15 @@ def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site
         for done, left in work_through(bench, jobs, site, watch.stop):
             watch.progress(done, len(jobs), left)
     seen = {name: [_seen(need, answer) for answer in bench.answers(need)] for name, need in asked.items()}
-    scores = [{name: (float(seen[name][i].score_R[0]) if seen[name][i].analysable else None) for name in detectors} for i in range(count)]
-    repeated = {name: [_seen(need, answer).score_R.tolist() for answer in bench.answers(need)] for name, need in again.items()}
-    seconds = {name: sum(s.seconds for s in seen[name]) / count for name in detectors}
-    setting = f"{called(named)} on {data.name}, {bench.parts.recipe.epochs:g} epochs"
+    # Silence about every clean net is of the architecture. Silence about a suspect alone is of the suspect, and no reason to leave it out.
+    able = [name for name in detectors if any(one.analysable for one in seen[name])] or list(detectors)
+    scores = [{name: (float(seen[name][i].score_R[0]) if seen[name][i].analysable else None) for name in able} for i in range(count)]
+    repeated = {name: [_seen(again[name], answer).score_R.tolist() for answer in bench.answers(again[name])] for name in able}
+    seconds = {name: sum(s.seconds for s in seen[name]) / count for name in able}
+    setting = f"{net_name(named)} on {data.name}, {bench.parts.recipe.epochs:g} epochs"
     if own is not None:
         setting = f"{count} of this architecture trained by us: {setting} of our own recipe"
     return Null(scores, repeated, seconds, setting)
-
-
-def suited(network: Network, detectors: tuple[str, ...]) -> tuple[str, ...]:
-    """Without a detector that says nothing of any net of such layers: clean nets that it cannot judge are none to compare with."""
-    from badnets.core.rng import numpy_generator
-    from badnets.core.suspect import Suspect
-    from badnets.detectors.channel_lipschitz import ChannelLipschitz
-
-    suspect = Suspect(network, network.shape, network.num_classes)
-    mute = not ChannelLipschitz().scan(suspect, rng=numpy_generator(0, "suited")).analysable
-    return tuple(name for name in detectors if not (mute and name == "channel_lipschitz"))
-
-
-def called(net: Mapping[str, Any]) -> str:
-    """What people call an architecture."""
-    return str(net.get("title") or net["kind"])
 
 
 def _recipe(num_train: int) -> Recipe:

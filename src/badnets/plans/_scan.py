@@ -100,8 +100,13 @@ def judged(heard: Heard, data: ImageSet, null: Null) -> Scan:
     found = judge(null.calibration, {name: one.score for name, one in said.items()}, alpha=ALPHA)
     named = [said[name].target for name in NAMES_TARGET if name in said and said[name].target is not None]
     target = data.classes[named[0]] if found.flagged and named and named[0] is not None else None
+    left = [
+        f"{name} left out, since it says nothing of clean nets of such layers either: {one.why_not}"
+        for name, one in heard.said.items()
+        if name not in said and one.why_not
+    ]
     verdict = Verdict(
-        **heard.model.model_dump(),
+        **heard.model.but(notes=(*heard.model.notes, *left)).model_dump(),
         dataset=data.name,
         setting=null.setting,
         flagged=found.flagged,

@@ -159,9 +159,9 @@ def _copy(first: _File, file: _File) -> None:
 def _populations(files: list[_File], asked: Asked, site: Site, watch: Watcher) -> dict[str, Null]:
     """Clean nets for each kind of net among the files; where making them fails, the files of that kind fail."""
     nulls: dict[str, Null] = {}
-    for net, detectors in _kinds(files):
+    for net in _kinds(files):
         try:
-            nulls[canonical(net)] = _null.null_population(Kind(asked.dataset, asked.data, net), detectors, asked.effort, site, watch)
+            nulls[canonical(net)] = _null.null_population(Kind(asked.dataset, asked.data, net), _scan.DETECTORS, asked.effort, site, watch)
         except (StoreError, UsageError):
             raise
         except BadnetsError as error:
@@ -171,12 +171,9 @@ def _populations(files: list[_File], asked: Asked, site: Site, watch: Watcher) -
     return nulls
 
 
-def _kinds(files: list[_File]) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Each kind of net, with the detectors that say something of a net of such layers: of a foreign net some say nothing."""
-    seen = {canonical(file.heard.model.net): file.heard for file in files if file.heard is not None}
-    for heard in seen.values():
-        net, foreign = heard.model.net, heard.model.net["kind"] == "layered"
-        yield net, tuple(name for name in _scan.DETECTORS if not (foreign and heard.said[name].score is None))
+def _kinds(files: list[_File]) -> Iterator[dict[str, Any]]:
+    seen = {canonical(file.heard.model.net): file.heard.model.net for file in files if file.heard is not None}
+    yield from seen.values()
 
 
 def _scanned(file: _File, data: ImageSet, nulls: dict[str, Null]) -> Scanned:

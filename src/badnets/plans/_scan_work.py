@@ -40,9 +40,9 @@ class Opening(Config):
 
     def open(self, path: Path, data: ImageSet) -> _model_file.ModelFile:
         """The net in a file, for images of `data`. Raises UsageError and RefusedError."""
-        said = _model_file.Told(Architecture(**self.arch) if self.arch else None, self.channels)
+        hints = _model_file.Hints(Architecture(**self.arch) if self.arch else None, self.channels)
         return _model_file.open_model(
-            path, data, self.net, normalization=self.normalization, require_sandbox=self.require_sandbox, told=said
+            path, data, self.net, normalization=self.normalization, require_sandbox=self.require_sandbox, hints=hints
         )
 
 

@@ -1,4 +1,17 @@
-"""Small damage to bytes, in the words of the formats that are damaged."""
+"""Small damage to bytes, in the words of the formats that are damaged; and how much of it each parser has to bear."""
+
+import pytest
+
+COUNT, LONG, ROUND = 20_000, 2_000_000, 100_000
+"""Mutations of each parser in `make test`, in `make slow`, and in one of the latter's tests."""
+
+
+def rounds(kind, parts=1):
+    """(kind, mutations, seed) of the tests of one parser: COUNT in so many parts that each takes seconds, and LONG for `make slow`."""
+    fast = [pytest.param(kind, COUNT // parts, f"{kind} {part}", id=f"{kind} {part}") for part in range(parts)]
+    long = (f"{kind} long {part}" for part in range(LONG // ROUND))
+    return fast + [pytest.param(kind, ROUND, seed, id=seed, marks=pytest.mark.slow) for seed in long]
+
 
 # Bytes that mean something to one of the formats.
 WORDS = [

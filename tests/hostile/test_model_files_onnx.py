@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 from corpus_onnx import HONEST, REFUSED
 from making_onnx import CONV, REST, TENSORS, WEIGHTS, honest, model, numbers, outside
-from test_model_files_fuzz import mutated
+from mutants import mutated, rounds
 
 from badnets.core.errors import RefusedError
 from badnets.intake.formats import read_together, read_weights
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.reasons import STEPS
 from badnets.intake.sandbox import Sandbox
-
-COUNT, ALL = 4_000, 20_000
 
 
 def ops(found):
@@ -61,11 +59,12 @@ def test_others_are_refused(case):
     assert caught.value.hint == STEPS[code]
 
 
-@pytest.mark.parametrize("count", [COUNT, pytest.param(ALL, marks=pytest.mark.slow)])
-def test_only_our_errors(count):
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("kind", "count", "draw"), rounds("onnx", 5))
+def test_only_our_errors(kind, count, draw):
     """Whatever is changed: our error, quickly, or layers and tensors that are no larger than the file."""
     seeds = [honest(), *(data for data, _ in HONEST.values())]
-    rng, slowest, accepted = random.Random("onnx"), 0.0, 0
+    rng, slowest, accepted = random.Random(draw), 0.0, 0
     for number in range(count):
         data = mutated(seeds[number % len(seeds)], rng)
         start = time.process_time()

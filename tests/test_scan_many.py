@@ -216,6 +216,17 @@ class TestCommand:
         assert done.status == 6
         assert "5 files = 0 analysed + 2 refused or not analysable + 3 failed." in done.out
 
+    @pytest.mark.parametrize(("jobs", "files", "said"), [(176, ["a.safetensors"], True), (0, ["a.safetensors"], False), (176, [""], False)])
+    def test_what_was_opened_is_said_before_clean_nets_take_minutes(self, command, models, monkeypatch, jobs, files, said):
+        def slow(*args):
+            args[-1].started(39, jobs)
+            return command.made["null"]
+
+        monkeypatch.setattr(_null, "null_population", slow)
+        done = command(*(models / file for file in files))
+        assert ("as a net for " in done.err) == ("accuracy " in done.err) == ("Ctrl-C" in done.err) == said, done.err
+        assert "39 clean nets to compare with" in done.err
+
     def test_damage_in_the_store_is_computed_again(self, command, models):
         command(models / "a.safetensors")
         for blob in (command.store / "blobs").glob("*/*"):

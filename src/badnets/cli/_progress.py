@@ -9,8 +9,10 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 from badnets.plans._stop import Stopped, StopRequest
+from badnets.report._escape import plain
 
 
 class Progress:
@@ -42,6 +44,10 @@ class Progress:
         """Another kind of work begins."""
         self.what = what
         self._bars.reset(self._task, description=what, total=None)
+
+    def say(self, sentence: str) -> None:
+        """Something to be read while the work goes on."""
+        self._console.print(Text(plain(sentence)), soft_wrap=True)
 
     def started(self, nets: int, jobs: int) -> None:
         """How much there is to do."""

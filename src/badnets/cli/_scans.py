@@ -35,12 +35,19 @@ class Watched:
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self.stop, self._parts = progress, progress.stop, 0
+        self._seen = ""
+
+    def opened(self, seen: str) -> None:
+        """What was seen in a lone file: said only where the verdict has to wait for clean nets."""
+        self._seen = seen
 
     def started(self, nets: int, jobs: int) -> None:
         """Files to read and judge, or clean nets."""
         self._parts += 1
         if self._parts > 1:
             self._progress.now("clean nets to compare with")
+            if jobs and self._seen:
+                self._progress.say(f"{self._seen}. Now clean nets like it are trained, once: if this is not how it should be read, Ctrl-C.")
         if jobs > 1 or self._parts > 1:  # of one file there is nothing to announce
             self._progress.started(nets, jobs)
 

@@ -33,7 +33,7 @@ EPOCHS, MOST_EPOCHS, FEWEST_STEPS, BATCH = 5, 50, 300, 128
 
 
 class Watcher(Protocol):
-    """Who watches a null population being made, and may stop it."""
+    """Who watches a scan and a null population being made, and may stop it."""
 
     stop: StopRequest
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 from badnets.claims._base import Effort
@@ -30,6 +30,12 @@ from badnets.plans._scan import Heard, Scan
 from badnets.plans._scan_work import Errand, Opening, restored
 
 NO_VERDICT = "This does not mean clean; more clean nets come with --effort standard."
+
+
+class ScanWatcher(Watcher, Protocol):
+    """Who also hears what was seen in opening a lone file, before clean nets are trained for minutes."""
+
+    def opened(self, seen: str) -> None: ...
 
 
 class Asked(NamedTuple):
@@ -63,7 +69,7 @@ class Scanned:
     error: BadnetsError | None = field(default=None)
 
 
-def scan_files(paths: list[Path], asked: Asked, site: Site, watch: Watcher) -> list[Scanned]:
+def scan_files(paths: list[Path], asked: Asked, site: Site, watch: ScanWatcher) -> list[Scanned]:
     """In the order of the paths. Stopped in between, the same call goes on where it was.
 
     Raises StoreError and Stopped, and UsageError where the question itself is wrong. What is wrong with a file is told of that file.
@@ -77,6 +83,9 @@ def scan_files(paths: list[Path], asked: Asked, site: Site, watch: Watcher) -> l
     for file in files:
         if file.key in missing and file is not missing[file.key]:
             _copy(missing[file.key], file)
+    if len(files) == 1 and files[0].heard is not None:
+        model = files[0].heard.model
+        watch.opened(f"{model.file} as a net for {asked.data.name}: {'; '.join(model.notes)}")
     nulls = _populations(files, asked, site, watch)
     return [_scanned(file, asked.data, nulls) for file in files]
 

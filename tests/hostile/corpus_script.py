@@ -11,6 +11,11 @@ from payloads import FUNCTIONS, live
 NET = "__torch__.Net"
 NOTHING = pickled(b")")
 CODE = b"class Net(Module):\n  def forward(self, x):\n    return x\n"
+RUNS = (
+    b'class Net(Module):\n  __parameters__ = ["w", ]\n  __buffers__ = []\n  w : Tensor\n  training : bool\n'
+    b"  def forward(self: __torch__.Net,\n    x: Tensor) -> Tensor:\n    return torch.add(x, self.w)\n"
+)
+"""The code of `net`, as torch writes it."""
 
 
 def net(*items):
@@ -25,11 +30,11 @@ def packed(key, data, **changes):
     return Member(f"model/{key}".encode(), small, **told)
 
 
-def members(body=None, storages=None, *, constants=NOTHING, more=()):
+def members(body=None, storages=None, *, constants=NOTHING, more=(), code=CODE):
     pickle = body if isinstance(body, bytes) and body[:1] == b"\x80" else pickled(net() if body is None else body)
     return [
         *parts(pickle, storages, more=[("constants.pkl", constants), *more] if constants is not None else more),
-        packed("code/__torch__.py", CODE),
+        packed("code/__torch__.py", code),
     ]
 
 
@@ -252,6 +257,7 @@ def weight(*args, path="weight_0", changes=None, **kwargs):
 
 PLAIN = {"data/weights/weight_0": NUMBERS}
 CONFIG = "data/weights/model_weights_config.json"
+TABLE = json.dumps({"config": {"w": weight()}}).encode()
 
 
 def exported(weights=None, *, config=None, more=None, model=b"{}"):

@@ -1,4 +1,4 @@
-"""20,000 mutations for each of our own parsers: no error but ours, and what is accepted is what was there, or its hash says otherwise."""
+"""Mutations for each of our own parsers: no error but ours, and what is accepted is what was there, or its hash says otherwise."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import hashlib
 import random
 import time
 
+import corpus_script
 import pytest
 from making import Zip, checkpoint, entry, parts, pickled, safetensors, storage, table, tensor, text
 from mutants import mutated
 
 from badnets.core.errors import RefusedError
 from badnets.intake.formats import read_weights
-from badnets.intake.opcodes import Machine
+from badnets.intake.opcodes import Machine, Record
+from badnets.intake.torch_script import _Walk
 from badnets.intake.zip_structure import read_members
 
 COUNT = 20_000
+FEWER = {"TorchScript pickle": 8_000, "table of weights": 4_000}
 LONG = 2_000_000
 
 PICKLE = pickled(
@@ -26,23 +29,43 @@ SEEDS = {
     "torch zip": checkpoint(pickled(table([("w", tensor())]))),
     "zip": Zip(parts(b"pickle")).written(),
     "pickle": PICKLE,
+    "TorchScript": corpus_script.script(),
+    "TorchScript pickle": pickled(corpus_script.net(("l", b"]" + tensor((2,), of=storage("1", 2)) + b"a"), ("m", corpus_script.net()))),
+    "exported program": corpus_script.exported(),
+    "table of weights": corpus_script.TABLE,
 }
+COUNTS = dict.fromkeys(SEEDS, COUNT) | FEWER
 
 
 def reading(kind):
     """The parser of a kind: bytes -> something that can be compared, or RefusedError."""
     if kind == "pickle":
         return lambda data: repr(Machine(data).run())
+    if kind == "TorchScript pickle":
+        return lambda data: list(_paths(Machine(data, script=True).run()).items())
+    if kind == "table of weights":
+        return lambda data: _tensors(corpus_script.exported(config=data))
     if kind == "zip":
         return lambda data: {name: data[m.start : m.start + m.size] for name, m in read_members(data).items()}
-    return lambda data: {name: (t.dtype, t.shape, t.data.tobytes()) for name, t in read_weights(data).tensors.items()}
+    return _tensors
 
 
-@pytest.mark.parametrize("count", [COUNT, pytest.param(LONG, marks=pytest.mark.slow)])
+def _tensors(data):
+    return {name: (t.dtype, t.shape, t.data.tobytes()) for name, t in read_weights(data).tensors.items()}
+
+
+def _paths(root):
+    walk = _Walk()
+    if isinstance(root, Record):
+        walk.through(root, "")
+    return walk.found
+
+
+@pytest.mark.parametrize("long", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", SEEDS)
-def test_only_our_errors(kind, count):
-    seed, read = SEEDS[kind], reading(kind)
-    rng = random.Random(f"{kind}{count if count == LONG else ''}")
+def test_only_our_errors(kind, long):
+    seed, read, count = SEEDS[kind], reading(kind), LONG if long else COUNTS[kind]
+    rng = random.Random(f"{kind}{count if long else ''}")
     truth, digest = read(seed), hashlib.sha256(seed).digest()
     accepted = slowest = altered = 0
     for _ in range(count):
@@ -61,4 +84,4 @@ def test_only_our_errors(kind, count):
     assert slowest < 1
     # Bits of the data of safetensors may flip unseen: only a hash tells. A checksum guards those of a zip file.
     assert accepted > 0
-    assert altered == 0 or kind in ("safetensors", "pickle")
+    assert altered == 0 or kind in ("safetensors", "pickle", "TorchScript pickle", "table of weights")

@@ -25,7 +25,7 @@ STEPS = {
     "E-CHANGED": "Wait until it is written, or copy it, then scan the copy.",
     "E-UNREADABLE": "Check the permissions and the disk.",
     # What kind of file it is.
-    "E-FORMAT": "badnets opens safetensors, torch checkpoints with state dicts, and ONNX.",
+    "E-FORMAT": "badnets opens safetensors, torch checkpoints with state dicts, TorchScript, .pt2, and ONNX.",
     "E-PICKLE-RAW": _STATE,
     "E-LEGACY": _RESAVE,
     "E-TORCHSCRIPT": "Have its author save plain weights, not quantised or packed: torch.save(net.state_dict(), 'model.pt').",

@@ -52,7 +52,7 @@ def read_torch_script(data: bytes, members: Mapping[str, Member]) -> Weights:
     walk = _Walk()
     walk.through(root, "")
     if not walk.found and constants.views:
-        raise refuse("E-FROZEN", f"its weights are {len(constants.views)} constants of its code, which have no names")
+        raise refuse("E-FROZEN", f"its {len(constants.views)} tensors are constants of its code, which have no names: it was frozen")
     if not walk.found:
         raise refuse("E-NO-WEIGHTS", "its module holds no tensor")
 
@@ -73,27 +73,32 @@ def read_torch_script(data: bytes, members: Mapping[str, Member]) -> Weights:
 
 @final
 class _Walk:
-    """Goes through records. `found`: tensors by their paths; `left`: attributes that are none; `unnamed`: tensors that no path leads to."""
+    """Goes through records. `found`: tensors by their paths; `left`: how many attributes are none."""
 
     def __init__(self) -> None:
         self.found: dict[str, View] = {}
-        self.left = self.unnamed = 0
-        self._attributes = 0
+        self.left = self._attributes = 0
+        self._others: list[View] = []
         self._within: set[int] = set()
         self._searched: set[int] = set()
+
+    @property
+    def unnamed(self) -> int:
+        """Tensors in lists and tables that no path leads to."""
+        return len(set(self._others) - set(self.found.values()))
 
     def through(self, record: Record, path: str) -> None:
         """Everything below a record; `path` ends with a point, or is empty."""
         if id(record) in self._within:
-            raise refuse("E-PICKLE", f"its module {_shown(path)} lies within itself")
+            raise refuse("E-PICKLE", f"{_shown(path)} lies within itself")
         if len(self._within) >= _DEEPEST:
             raise refuse("E-PICKLE", f"its modules lie more than {_DEEPEST} deep in one another")
         if type(record.state) is not dict:
-            raise refuse("E-TORCHSCRIPT", f"its module {_shown(path)} keeps its state in a way of its own, which only its code could tell")
+            raise refuse("E-TORCHSCRIPT", f"{_shown(path)} keeps its state in a way of its own, which only its code could tell")
         self._within.add(id(record))
         self._attributes += len(record.state)
         if self._attributes > _MOST_ATTRIBUTES or len(record.state) > MOST_TENSORS:
-            raise refuse("E-COUNT", f"its module {_shown(path)} and those before it have {self._attributes:,} attributes")
+            raise refuse("E-COUNT", f"{_shown(path)} and those before it have {self._attributes:,} attributes")
         for name, value in record.state.items():
             if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= LONGEST_NAME or "." in name:
                 raise refuse("E-NAME", f"expected the name of an attribute, got {quoted(name)}")
@@ -123,14 +128,14 @@ class _Walk:
         while todo:
             one = todo.pop()
             if isinstance(one, View):
-                self.unnamed += 1
+                self._others.append(one)
             elif isinstance(one, list | tuple | dict | Typed | Record) and id(one) not in self._searched:
                 self._searched.add(id(one))
                 todo += _parts(one)
 
 
 def _shown(path: str) -> str:
-    return quoted(path[:-1]) if path else "at its root"
+    return f"its module {quoted(path[:-1])}" if path else "its outermost module"
 
 
 def _parts(value: list[Any] | tuple[Any, ...] | dict[Any, Any] | Typed | Record) -> Iterable[Any]:

@@ -295,7 +295,7 @@ def programs():
     whole = exported()
     return {
         "honest": (whole, None),
-        "before 2.9": (exported({"data/weights/model.pt": checkpoint()}), None),
+        "a pickled state dict": (exported({"data/weights/model.pt": checkpoint()}), None),
         "before 2.8": (old(), None),
         "before 2.8, in a folder": (old(root="net/"), None),
         "two tied": (two(weight(), weight()), None),
@@ -387,8 +387,8 @@ def programs():
         "something behind it": (whole + b"\0", "E-ZIP"),
         "half of it": (whole[: len(whole) // 2], "E-ZIP"),
         "only its first bytes": (whole[:100], "E-ZIP"),
-        "before 2.9, a pickle in a zip in a zip": (exported({"data/weights/model.pt": exported()}), "E-ARCHIVE"),
-        "before 2.9, cut off": (exported({"data/weights/model.pt": checkpoint()[:-9]}), "E-ZIP"),
+        "a pickled state dict, a pickle in a zip in a zip": (exported({"data/weights/model.pt": exported()}), "E-ARCHIVE"),
+        "a pickled state dict, cut off": (exported({"data/weights/model.pt": checkpoint()[:-9]}), "E-ZIP"),
         "before 2.8, no state dict": (old(b""), "E-PT2"),
         "before 2.8, a member of its own": (old(setup=b"x"), "E-ZIP-MEMBER"),
     }  # fmt: skip

@@ -176,6 +176,18 @@ def test_others_exported_are_read_as_torch_reads_them(kind):
     test_an_exported_program_is_read_as_torch_reads_it(kind)
 
 
+@pytest.mark.parametrize(
+    "make", [lambda state: corpus_script.exported({"data/weights/model.pt": state}), corpus_script.old], ids=["2.8", "older"]
+)
+def test_programs_of_older_torch_are_read(make):
+    """Their layout is written here by hand, the state dict within by torch."""
+    out, state = io.BytesIO(), Net().state_dict()
+    torch.save(dict(state), out)
+    found = read_weights(make(out.getvalue()))
+    assert (found.format, list(found.tensors)) == ("torch.export", list(state))
+    assert all(same(found.tensors[name], value) for name, value in state.items())
+
+
 def test_what_is_left_out_is_said():
     notes = "; ".join(read_weights(kept(Net(), "scripted", IMAGE)).notes)
     assert "attributes that are no tensors left out" in notes

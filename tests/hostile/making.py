@@ -57,6 +57,11 @@ def table(items, *, empty=b"}"):
     return empty + b"(" + b"".join((text(key) if isinstance(key, str) else key) + value for key, value in items) + b"u"
 
 
+def made(kind, state=None, arguments=b")"):
+    """An object of TorchScript: a class of that name, no arguments, its attributes."""
+    return name(*kind.rsplit(".", 1)) + arguments + b"\x81" + (b"" if state is None else state + b"b")
+
+
 def pickled(body, *, protocol=2):
     return b"\x80" + bytes([protocol]) + body + b"."
 

@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 
 import corpus_safetensors
+import corpus_script
 import corpus_torch
 import payloads
 import pytest
@@ -32,6 +33,7 @@ FEWEST = {
     "semantics": 24,
     "kinds": 34,
 }
+FEWEST_SCRIPT = {"within": 50, "functions": 80, "unread": 10, "modules": 60, "archives": 30, "programs": 70}
 
 
 def torch_cases():
@@ -42,7 +44,16 @@ def torch_cases():
         yield from cases.items()
 
 
-CASES = dict(torch_cases()) | {f"safetensors: {key}": case for key, case in corpus_safetensors.cases().items()}
+def script_cases():
+    named = {"archives": "TorchScript: ", "programs": ".pt2: "}
+    for area in FEWEST_SCRIPT:
+        make = getattr(corpus_script, area)
+        cases = make(CANARY) if area in ("within", "unread") else make()
+        assert len(cases) >= FEWEST_SCRIPT[area], (area, len(cases))
+        yield from ((named.get(area, "") + key, case) for key, case in cases.items())
+
+
+CASES = dict(torch_cases()) | dict(script_cases()) | {f"safetensors: {key}": case for key, case in corpus_safetensors.cases().items()}
 
 
 def outcome(data):

@@ -13,8 +13,8 @@ from badnets.intake.onnx_graph import read_onnx
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.reasons import quoted, refuse
 from badnets.intake.strict_safetensors import read_safetensors
+from badnets.intake.torch_archive import read_torch_archive
 from badnets.intake.torch_legacy import MAGIC, read_torch_legacy
-from badnets.intake.torch_zip import read_torch_zip
 from badnets.intake.weights import Weights
 
 _STARTS = (
@@ -61,7 +61,7 @@ def _reader(data: bytes, files: Mapping[str, bytes]) -> Callable[[bytes], Weight
     if not data:
         raise refuse("E-EMPTY", "the file is empty")
     if data[:4] == b"PK\x03\x04":
-        return read_torch_zip
+        return read_torch_archive
     if data.startswith(MAGIC):
         return read_torch_legacy
     for start, code, what in _STARTS:

@@ -41,7 +41,9 @@ def check_disjoint(views: Iterable[View]) -> int:
     same = 0
     for view in views:
         place = (view.storage.key, view.offset, math.prod(view.shape))
-        if place[2] and distinct.setdefault(place, view) is not view:
+        if place[2] and place not in distinct:
+            distinct[place] = view
+        elif place[2]:
             if distinct[place] != view:
                 raise refuse("E-OVERLAP", f"two tensors read storage {quoted(view.storage.key)} at {view.offset:,} in different ways")
             same += 1

@@ -2,11 +2,13 @@
 
 Names of functions and classes are compared with a short list and never looked up. Whatever else stands in the stream is refused. It
 reads what `torch.save` writes (protocol 2) and is stricter than any unpickler: no key twice, no memo written twice, nothing after the end.
+For TorchScript it also makes inert records of the modules, whose classes are names and nothing else.
 Format: Python's Lib/pickletools.py, https://docs.python.org/3/library/pickletools.html
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +33,19 @@ _STORAGES = {
     "torch.BoolStorage": "bool",
 }
 _ALLOWED = {ORDERED, TENSOR, PARAMETER, *_STORAGES}
-_STOP = ord(".")
+_TYPED = {
+    "torch.jit._pickle.build_intlist": (list,),
+    "torch.jit._pickle.build_doublelist": (list,),
+    "torch.jit._pickle.build_boollist": (list,),
+    "torch.jit._pickle.build_tensorlist": (list,),
+    "torch.jit._pickle.restore_type_tag": (object, str),
+    "torch.device": (str,),
+}
+"""What TorchScript says of the types of values that are no tensors, and of what these have to be."""
+_SCRIPT_CLASS = re.compile(r"__torch__(\.[A-Za-z_]\w*)+", re.ASCII)
+_PACKED = "__torch__.torch.classes."
+_QUANTIZED = "torch._utils._rebuild_qtensor"
+_STOP, _NEW_OBJECT = ord("."), 0x81
 _LONGEST_GLOBAL = 200
 _LONGEST_INTEGER = 8
 
@@ -57,6 +71,29 @@ class Name:
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptClass:
+    """The name of a class of a TorchScript archive. Nothing can be done with it but to make a record."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Typed:
+    """A value of TorchScript, of which a type was said."""
+
+    value: object
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """What stands for an object of TorchScript: the name of its class, and what its state was said to be. A module's is a plain dict."""
+
+    kind: str
+    state: object = None
+    is_built: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Storage:
     """A run of numbers in the member `data/<key>`."""
 
@@ -78,11 +115,12 @@ class View:
 
 @final
 class Machine:
-    """Runs one pickle. `storages` and `views` hold every one that the stream speaks of, used or not. `chained`: others may follow it."""
+    """Runs one pickle. `storages` and `views` hold every one that the stream speaks of, used or not. `chained`: others may follow it.
+    `script`: it is one of a TorchScript archive."""
 
-    def __init__(self, code: bytes, *, chained: bool = False) -> None:
+    def __init__(self, code: bytes, *, chained: bool = False, script: bool = False) -> None:
         self._code, self._at = (code[: LARGEST_PICKLE + 1] if chained else code), 0
-        self._chained = chained
+        self._chained, self._script = chained, script
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -101,7 +139,7 @@ class Machine:
             if opcode == _STOP:
                 return self._stop()
             handler = self._HANDLERS.get(opcode)
-            if handler is None:
+            if handler is None or (opcode == _NEW_OBJECT and not self._script):
                 raise refuse(
                     "E-OPCODE", f"its pickle has the opcode {_KNOWN.get(bytes([opcode]), f'{opcode:02x}')} at byte {self._at - 1:,}"
                 )
@@ -217,7 +255,10 @@ class Machine:
     def _put(self, index: int) -> None:
         if index in self._memo:
             raise refuse("E-PICKLE", f"its pickle writes memo {index:,} twice")
-        self._memo[index] = self._top(object)
+        top = self._top(object)
+        if isinstance(top, Record) and not top.is_built:  # or it could hold itself
+            raise refuse("E-PICKLE", f"its pickle refers to an object before it is whole, at byte {self._at:,}")
+        self._memo[index] = top
 
     def _get(self, index: int) -> None:
         if index not in self._memo:
@@ -228,6 +269,13 @@ class Machine:
 
     def _global(self) -> None:
         name = f"{self._line()}.{self._line()}"
+        if self._script and (name in _TYPED or _SCRIPT_CLASS.fullmatch(name)):
+            if name.startswith(_PACKED):
+                raise refuse("E-TORCHSCRIPT", f"it holds a {quoted(name[len(_PACKED) :])}: its weights are quantised or packed")
+            self._push(Name(name) if name in _TYPED else ScriptClass(name))
+            return
+        if self._script and name == _QUANTIZED:
+            raise refuse("E-TORCHSCRIPT", "its weights are quantised")
         if name not in _ALLOWED:
             raise refuse("E-GLOBAL", f"its pickle wants {quoted(name)} looked up, which loading it would do")
         self._push(Name(name))
@@ -242,6 +290,8 @@ class Machine:
             self._push(self._view(arguments))
         elif function.text == PARAMETER and len(arguments) == 3 and isinstance(arguments[0], View) and _no_hooks(arguments[2]):
             self._push(arguments[0])
+        elif function.text in _TYPED and _are(arguments, _TYPED[function.text]):
+            self._push(Typed(arguments[0]))
         else:
             raise refuse("E-CALL", f"its pickle calls {function.text} with {len(arguments)} arguments that torch.save does not write")
 
@@ -264,8 +314,20 @@ class Machine:
         self.views.append(view)
         return view
 
+    def _new_object(self) -> None:
+        arguments, kind = self._pop(), self._pop()
+        if not isinstance(kind, ScriptClass) or arguments != ():
+            raise refuse("E-CALL", f"its pickle makes an object of {quoted(kind)} at byte {self._at:,}")
+        self._push(Record(kind.text))
+
     def _build(self) -> None:
         state = self._pop()
+        if self._script and self._stack and isinstance(self._stack[-1], Record):
+            record = self._top(Record)
+            if record.is_built:
+                raise refuse("E-CALL", f"its pickle sets the state of an object twice, at byte {self._at:,}")
+            record.state, record.is_built = state, True
+            return
         # A state dict carries the versions of its modules this way; they are not used.
         if not isinstance(state, dict) or state.keys() != {"_metadata"}:
             raise refuse("E-CALL", f"its pickle sets the state of an object at byte {self._at:,}")
@@ -311,6 +373,7 @@ class Machine:
         ord(b"N"): lambda m: m._push(None),
         ord(b"\x88"): lambda m: m._push(True),
         ord(b"\x89"): lambda m: m._push(False),
+        ord(b"\x81"): _new_object,
         ord(b"c"): _global,
         ord(b"R"): _reduce,
         ord(b"b"): _build,
@@ -320,6 +383,10 @@ class Machine:
 
 def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 48
+
+
+def _are(values: tuple[Any, ...], kinds: tuple[type, ...]) -> bool:
+    return len(values) == len(kinds) and all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True))
 
 
 def _no_hooks(value: object) -> bool:

@@ -25,10 +25,11 @@ STEPS = {
     "E-CHANGED": "Wait until it is written, or copy it, then scan the copy.",
     "E-UNREADABLE": "Check the permissions and the disk.",
     # What kind of file it is.
-    "E-FORMAT": "badnets opens safetensors, torch checkpoints with state dicts, and ONNX.",
+    "E-FORMAT": "badnets opens safetensors, torch checkpoints with state dicts, TorchScript, .pt2, and ONNX.",
     "E-PICKLE-RAW": _STATE,
     "E-LEGACY": _RESAVE,
-    "E-TORCHSCRIPT": _STATE,
+    "E-TORCHSCRIPT": "Have its author save plain weights, not quantised or packed: torch.save(net.state_dict(), 'model.pt').",
+    "E-FROZEN": "Have its author save it before torch.jit.freeze, or its weights with torch.save(net.state_dict(), 'model.pt').",
     "E-PT2": _STATE,
     "E-HDF5": _CONVERT,
     "E-ONNX": "Export it anew with images of a fixed size and standard operators, or convert its weights to safetensors where it was made.",

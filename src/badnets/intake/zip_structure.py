@@ -1,7 +1,8 @@
 """Reads the structure of a zip file as torch writes it: every byte belongs to one member or to the directory, and both agree.
 
 Two readers of a lenient zip parser's file can see two different models; here nothing may be hidden, repeated, compressed, encrypted or
-prefixed. Not a general zip reader: members are stored, not deflated, and smaller than 4 GB.
+prefixed. Not a general zip reader: members are smaller than 4 GB and stored; only what nobody reads may be deflated, the code of
+TorchScript.
 Format: PKWARE (2022), APPNOTE.TXT 6.3.10, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,16 +33,20 @@ _FLAGS = _SIZES_FOLLOW | 0x0800  # the latter: names in UTF-8
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000
 _PADDING = b"FB"
 _LINK = 0o12
+_DEFLATED = 8
+_RATIO, _ANYWAY = 100, 1 << 16
+"""So many times smaller may a deflated member be, or this small in any case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One file of the archive: its bytes are `content[start : start + size]`."""
+    """One file of the archive: its bytes are `content[start : start + size]`. `sealed`: they are deflated, and never unpacked."""
 
     name: str
     start: int
     size: int
     crc: int
+    sealed: bool = False
 
 
 class _Central(NamedTuple):
@@ -55,8 +61,8 @@ class _Central(NamedTuple):
     at: int
 
 
-def read_members(data: bytes) -> dict[str, Member]:
-    """Members by name in the directory's order, every checksum verified. Raises RefusedError (E-ZIP...)."""
+def read_members(data: bytes, may_be_sealed: Callable[[str], bool] = lambda name: False) -> dict[str, Member]:
+    """Members by name in the directory's order, the checksum of each that is not sealed verified. Raises RefusedError (E-ZIP...)."""
     start, end, count = _directory(data)
     entries = _central(data, start, end, count)
     members: dict[str, Member] = {}
@@ -70,7 +76,10 @@ def read_members(data: bytes) -> dict[str, Member]:
         raise refuse("E-ZIP-HIDDEN", f"{start - at:,} bytes before its directory belong to no member")
     _check_names(entries, members)
     for member in members.values():
-        if zlib.crc32(memoryview(data)[member.start : member.start + member.size]) != member.crc:
+        if member.sealed and not may_be_sealed(member.name):
+            raise refuse("E-ZIP-PACKED", f"member {quoted(member.name)} is compressed, which torch never does")
+        content = memoryview(data)[member.start : member.start + member.size]
+        if not member.sealed and zlib.crc32(content) != member.crc:
             raise refuse("E-ZIP-CRC", f"member {quoted(member.name)} does not have its checksum: the file is damaged or was edited")
     return {name: members[name] for name in (entry.name.decode() for entry in entries)}
 
@@ -131,7 +140,8 @@ def _member(data: bytes, entry: _Central, limit: int) -> tuple[Member, int]:
     shown = quoted(entry.name)
     if entry.flags & _ENCRYPTED:
         raise refuse("E-ZIP-PACKED", f"member {shown} is encrypted")
-    if entry.method or entry.packed != entry.size:
+    sealed = entry.method == _DEFLATED and entry.size <= max(_ANYWAY, _RATIO * entry.packed)
+    if not sealed and (entry.method or entry.packed != entry.size):
         raise refuse("E-ZIP-PACKED", f"member {shown} is compressed ({entry.packed:,} to {entry.size:,} bytes), which torch never does")
     at = entry.at + _LOCAL_FORMAT.size
     if at > limit or data[entry.at : entry.at + 4] != _LOCAL:
@@ -139,17 +149,23 @@ def _member(data: bytes, entry: _Central, limit: int) -> tuple[Member, int]:
     _, _, flags, method, _, _, crc, packed, size, name_size, extra_size = _LOCAL_FORMAT.unpack_from(data, entry.at)
     later = bool(flags & _SIZES_FOLLOW)
     expected = (0, 0, 0) if later else (entry.crc, entry.packed, entry.size)
-    if flags != entry.flags or flags & ~_FLAGS or method or data[at : at + name_size] != entry.name or (crc, packed, size) != expected:
+    if (
+        flags != entry.flags
+        or flags & ~_FLAGS
+        or method != entry.method
+        or data[at : at + name_size] != entry.name
+        or (crc, packed, size) != expected
+    ):
         raise refuse("E-ZIP-HEADERS", f"the header of member {shown} contradicts the directory")
     _check_padding(data[at + name_size : at + name_size + extra_size], shown)
     start = at + name_size + extra_size
-    end = start + entry.size
+    end = start + entry.packed
     after = end + (_DESCRIPTOR_FORMAT.size if later else 0)
     if after > limit:
         raise refuse("E-ZIP-HEADERS", f"member {shown} reaches into the directory")
     if later and _DESCRIPTOR_FORMAT.unpack_from(data, end) != (_DESCRIPTOR, entry.crc, entry.packed, entry.size):
         raise refuse("E-ZIP-HEADERS", f"what follows member {shown} contradicts the directory")
-    return Member(_name(entry.name), start, entry.size, entry.crc), after
+    return Member(_name(entry.name), start, entry.packed, entry.crc, sealed), after
 
 
 def _check_padding(extra: bytes, shown: str) -> None:

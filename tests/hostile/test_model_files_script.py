@@ -301,10 +301,10 @@ def test_damage_to_what_torch_wrote(how, count):
     seed, rng = kept(nn.Sequential(nn.Linear(8, 2), nn.BatchNorm1d(2)), how, ROW), random.Random(f"{how}{count}")
     truth, accepted, slowest = read(seed), 0, 0.0
     for _ in range(count):
-        data, start = mutated(seed, rng), time.perf_counter()
+        data, start = mutated(seed, rng), time.process_time()
         with contextlib.suppress(RefusedError):
             assert read(data) == truth
             accepted += 1
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert slowest < 1
     assert accepted > 0

@@ -44,7 +44,8 @@ def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) ->
     if arch is not None:
         return [_written(arch, shapes, data, names)]
     found, other = [], None
-    for title, layers in _usual(shapes, data.shape):
+    for title, usual in _usual(shapes, data.shape):
+        layers = [_as_keras(layer) for layer in usual] if weights.channels_last else usual
         try:
             laid = spec.lay(layers)
             out = spec.shapes_of(laid, data.shape, data.num_classes)
@@ -58,6 +59,11 @@ def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) ->
     if not found and other is not None:
         raise RefusedError(other.code, other.message, hint=other.hint)
     return found
+
+
+def _as_keras(layer: dict[str, Any]) -> dict[str, Any]:
+    """With the order of numbers after a flatten, and the smallest deviation of a norm, that nets of Keras have."""
+    return layer | {"flatten": {"channels_last": True}, "batch_norm": {"eps": 1e-3}}.get(str(layer["op"]), {})
 
 
 def _usual(shapes: Mapping[str, spec.Shape], image: spec.Shape) -> Iterator[tuple[str, list[dict[str, Any]]]]:

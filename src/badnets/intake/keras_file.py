@@ -92,9 +92,9 @@ def _listed(tree: Tree) -> _Found | None:
             raise refuse("E-KERAS", f"of its layer {quoted(layer)}, {len(names)} arrays are listed and {len(held[layer])} are there")
         belongs |= {f"{root}{layer}/{name}" for name in names}
     left = [path for path in tree.sets if path not in belongs]
-    if odd := [path for path in left if path.startswith(root) and not path.startswith(f"{root}top_level_model_weights/")]:
-        if root or not all(path.startswith("optimizer") for path in odd):
-            raise refuse("E-KERAS", f"its data set {quoted(odd[0])} belongs to no layer")
+    aside = f"{root}top_level_model_weights/" if root else "optimizer"
+    if odd := [path for path in left if path.startswith(root) and not path.startswith(aside)]:
+        raise refuse("E-KERAS", f"its data set {quoted(odd[0])} belongs to no layer")
     return _Found({layer: arrays for layer, arrays in held.items() if arrays}, False, [*_left(left), *_tied(tree)])
 
 
@@ -110,9 +110,8 @@ def _stored(tree: Tree) -> _Found | None:
             held.setdefault(place[1], {})[place[2]] = tensor
     if odd := [layer for layer, arrays in held.items() if list(arrays) != [str(number) for number in range(len(arrays))]]:
         raise refuse("E-KERAS", f"the arrays of its layer {quoted(odd[0])} are not numbered from 0 on")
-    if odd := [path for path in left if path.startswith(("layers/", "_layer_checkpoint_dependencies/"))]:
-        if held:
-            raise refuse("E-KERAS", f"its data set {quoted(odd[0])} belongs to no layer")
+    if (odd := [path for path in left if path.startswith(("layers/", "_layer_checkpoint_dependencies/"))]) and held:
+        raise refuse("E-KERAS", f"its data set {quoted(odd[0])} belongs to no layer")
     return _Found(held, True, [*_left(left), *_tied(tree)]) if held else None
 
 
@@ -135,9 +134,8 @@ def _model(model: Mapping[str, object], found: _Found, title: str) -> Weights:
     except UntranslatedError as error:
         weights = _tensors(found, title)
         return replace(weights, notes=(f"its net was not built: {error}", *weights.notes))
-    return Weights(
-        net.tensors, title, notes=(*net.notes, *_idle(found, graph, net), *found.notes), layers=tuple(net.layers), image=net.image
-    )
+    notes = (*net.notes, *_idle(found, graph, net), *found.notes)
+    return Weights(net.tensors, title, notes=notes, layers=tuple(net.layers), image=net.image)
 
 
 def _idle(found: _Found, graph: Graph, net: Net) -> list[str]:

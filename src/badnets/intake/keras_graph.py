@@ -152,22 +152,24 @@ def _sources(nodes: object, name: str) -> list[str]:
         found = [_table(one.get("config")).get("keras_history") for one in _objects(node.get("args")) if one.get("class_name") == _TENSOR]
     else:
         found = [node] if isinstance(node, list) and node and isinstance(node[0], str) else node
-    if not isinstance(found, list) or not all(_is_source(one) for one in found):
+    names = [_source(one) for one in found] if isinstance(found, list) else [""]
+    if not all(names):
         raise UntranslatedError(f"its layer {quoted(name)} reads something else than layers' outputs")
-    return [one[0] for one in found]
+    return names
 
 
-def _is_source(one: object) -> bool:
+def _source(one: object) -> str:
+    """The layer of [name, 0, 0] with no arguments behind it; "" for anything else."""
     if not isinstance(one, list) or len(one) < 3 or not isinstance(one[0], str) or one[1:3] != [0, 0]:
-        return False
-    return not any(value for more in one[3:] for value in (more.values() if isinstance(more, dict) else [more]))
+        return ""
+    return "" if any(value for more in one[3:] for value in (more.values() if isinstance(more, dict) else [more])) else one[0]
 
 
 def _names(ends: object) -> list[str]:
     """Names of input or output layers: [name, 0, 0], or a list of such."""
-    if _is_source(ends):
-        ends = [ends]
-    return [one[0] for one in ends if _is_source(one)] if isinstance(ends, list) else []
+    if one := _source(ends):
+        return [one]
+    return [_source(one) for one in ends] if isinstance(ends, list) else []
 
 
 def _image(config: Mapping[str, Any]) -> Shape:

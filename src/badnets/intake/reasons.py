@@ -32,7 +32,7 @@ STEPS = {
     "E-PT2": _STATE,
     "E-EXTRA": "Install it, pip install 'badnets[hdf5]', and run the same command again.",
     "E-HDF5": "Fetch it again, or convert its weights to safetensors where they were made.",
-    "E-KERAS": "Only weights and usual layers are read, no code. Its author can save the weights alone: model.save_weights('net.weights.h5').",
+    "E-KERAS": "Weights and usual layers are read, no code. Its author can save the weights alone: model.save_weights('net.weights.h5').",
     "E-ONNX": "Export it anew with images of a fixed size and standard operators, or convert its weights to safetensors where it was made.",
     "E-EXTERNAL": "Put the file that holds its numbers into the model's folder, under the name that it had.",
     "E-TFLITE": _CONVERT,

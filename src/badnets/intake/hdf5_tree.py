@@ -6,6 +6,7 @@ asked for little. Refused: links to elsewhere, groups within themselves, what li
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import io
@@ -49,15 +50,17 @@ def prepare() -> None:
     if importlib.util.find_spec("h5py") is None:
         return
     os.environ.update(_NO_PLUGINS)
-    paths = importlib.import_module("h5py").h5pl
-    while paths.size():
-        paths.remove(0)
+    # One that is broken must not keep other formats from being read.
+    with contextlib.suppress(ImportError, *_ERRORS):
+        paths = importlib.import_module("h5py").h5pl
+        while paths.size():
+            paths.remove(0)
 
 
 def library() -> Any:
     """h5py, once `prepare` has been called. Raises RefusedError (E-EXTRA)."""
     if "h5py" not in sys.modules:
-        raise refuse("E-EXTRA", "it is or holds an HDF5 file, as Keras writes, and h5py, which reads those, is not installed")
+        raise refuse("E-EXTRA", "it is or holds an HDF5 file, as Keras writes; h5py, which reads those, is not installed or does not work")
     return sys.modules["h5py"]
 
 

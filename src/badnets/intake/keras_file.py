@@ -151,7 +151,8 @@ def _tensors(found: _Found, title: str) -> Weights:
     """Tensors alone, in torch's names and layout where a layer's kind is clear."""
     turned: list[tuple[str, Tensor]] = []
     odd = []
-    for layer, arrays in found.held.items():
+    held = {layer: arrays for layer, arrays in found.held.items() if any(tensor.is_float for tensor in arrays.values())}
+    for layer, arrays in held.items():
         known = _known(_numbered(layer, arrays) if found.by_place else _plain(arrays))
         if known is None:
             odd.append(layer)
@@ -159,15 +160,18 @@ def _tensors(found: _Found, title: str) -> Weights:
             turned.append((f"{layer}/{name}".replace("/", "."), tensor))
     if not turned:
         raise refuse("E-NO-WEIGHTS", "it holds no weights")
-    notes = [f"{len(found.held) - len(odd)} layers in torch's names and layout"]
+    notes = [f"{len(held) - len(odd)} layers in torch's names and layout"]
+    if seeds := len(found.held) - len(held):
+        notes.append(f"not looked at: {seeds} layers that hold whole numbers only")
     if odd:
         notes.append(f"as they are in the file: {', '.join(map(quoted, odd[:3]))}" + (f" and {len(odd) - 3} more" if len(odd) > 3 else ""))
     return Weights(_named(turned), title, notes=(*notes, *found.notes))
 
 
 def _plain(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """By the last part of the name, without its number."""
-    return {re.sub(r":0$", "", name).rpartition("/")[2]: tensor for name, tensor in arrays.items()}
+    """By the last part of the name, without its number; nothing where that is not one array's alone, as of a model within."""
+    found = {re.sub(r":0$", "", name).rpartition("/")[2]: tensor for name, tensor in arrays.items()}
+    return found if len(found) == len(arrays) else {}
 
 
 def _numbered(layer: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -146,14 +146,18 @@ def _pair(step: Step, key: str, default: int | None = None) -> tuple[int, int]:
 
 
 def _padding(step: Step, value: Value, reach: tuple[int, int], stride: tuple[int, int]) -> tuple[int, ...]:
-    """Zeros on top, left, bottom, right: of "same" as TensorFlow has it, the odd one at the end."""
+    """Zeros around, the odd one at the end."""
     told = step.config.get("padding", "valid")
     if told == "valid":
         return (0, 0, 0, 0)
     if told != "same":
         raise UntranslatedError(f"its layer {quoted(step.name)} pads by {quoted(told)}")
-    sizes = zip(value.shape[1:], reach, stride, strict=True)
-    needed = [max(0, (-(-size // step) - 1) * step + wide - size) for size, wide, step in sizes]
+    return same_padding(value.shape[1:], reach, stride)
+
+
+def same_padding(sizes: Shape, reach: tuple[int, int], stride: tuple[int, int]) -> tuple[int, ...]:
+    """What TensorFlow means by "same" for rows and columns: top, left, bottom, right."""
+    needed = [max(0, (-(-size // step) - 1) * step + wide - size) for size, wide, step in zip(sizes, reach, stride, strict=True)]
     less = [one // 2 for one in needed]
     return (*less, *(one - few for one, few in zip(needed, less, strict=True)))
 

@@ -16,7 +16,7 @@ def convert(model: Path, *, out: Path, require_sandbox: bool = False, json: bool
     model
         A file of weights, see docs/model-files.md for the formats. It is parsed in a sandbox, never unpickled.
     out
-        The file to write, which must not be there yet. What an ONNX model says of its layers is written beside it as .toml.
+        The file to write, which must not be there yet. What an ONNX or Keras model says of its layers is written beside it as .toml.
     require_sandbox
         Refuse to read the file where the system cannot give the whole sandbox.
     json

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from badnets.intake.hdf5_tree import Tree, read_tree
 from badnets.intake.keras_graph import Graph, UntranslatedError, graph_of, read_config
 from badnets.intake.keras_layers import Net, by_channel
@@ -192,7 +194,8 @@ def _known(arrays: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
             return None
         data = arrays[kernel].data
         data = data.T if axes == 2 else data.transpose(3, 2, 0, 1) if kernel == "kernel" else by_channel(data)
-        found = {**arrays, kernel: Tensor(arrays[kernel].dtype, data)}
+        # In one piece now, or whoever looks at it makes copies of its own.
+        found = {**arrays, kernel: Tensor(arrays[kernel].dtype, np.ascontiguousarray(data))}
     elif set(shapes) in ({*_NORM}, {*_NORM[2:]}) and len(set(shapes.values())) == 1 and len(shapes["moving_mean"]) == 1:
         found = dict(arrays)
     else:

@@ -94,7 +94,7 @@ class Net:
             want = ", ".join(quoted(tuple(shape)) for shape in shapes)
             raise refuse("E-KERAS", f"its layer {quoted(step.name)} ({step.kind}) needs arrays of the shapes {want}, the file has {told}")
         self.taken.add(step.name)
-        return [one.to_float32() for one in found]
+        return [one.data if one.dtype == "float32" else one.to_float32() for one in found]
 
     def act(self, step: Step, value: Value, told: object) -> Value:
         """What an activation gives that stands at the end of a layer."""
@@ -214,8 +214,9 @@ def _dense(net: Net, step: Step, read: Sequence[Value]) -> Value:
     if len(value.shape) != 1:
         raise UntranslatedError(f"its layer {quoted(step.name)} (Dense) reads a picture that was not flattened")
     kernel, *rest = net.numbers(step, [(value.shape[0], out), *[(out,)] * bias])
-    kernel = kernel[_order(value.flat)] if _turned(value.flat) else kernel
-    given = net.add(step.name, {"op": "linear", "out": out, "bias": bias}, value, weight=kernel.T, bias=rest[0] if bias else None)
+    # One copy, not two: it may be nearly all of the file.
+    weight = np.take(kernel.T, _order(value.flat), axis=1) if _turned(value.flat) else kernel.T
+    given = net.add(step.name, {"op": "linear", "out": out, "bias": bias}, value, weight=weight, bias=rest[0] if bias else None)
     return net.act(step, given, step.config.get("activation"))
 
 

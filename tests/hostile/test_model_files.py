@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import corpus_keras
 import corpus_safetensors
 import corpus_script
 import corpus_torch
@@ -54,6 +55,7 @@ def script_cases():
 
 
 CASES = dict(torch_cases()) | dict(script_cases()) | {f"safetensors: {key}": case for key, case in corpus_safetensors.cases().items()}
+CASES |= corpus_keras.cases(CANARY)
 
 
 def outcome(data):
@@ -132,7 +134,7 @@ def test_the_payloads_are_live(tmp_path):
 def test_every_reason_can_happen():
     """Those of the file system and of the sandbox are in their own tests."""
     elsewhere = {"E-LINK", "E-DIRECTORY", "E-NOT-FILE", "E-EMPTY", "E-SIZE", "E-SPARSE", "E-CHANGED", "E-UNREADABLE"}
-    elsewhere |= {"E-MEMORY", "E-TIME", "E-CRASHED", "E-SANDBOX", "E-EXTERNAL"}
+    elsewhere |= {"E-MEMORY", "E-TIME", "E-CRASHED", "E-EXTRA", "E-EXTERNAL"}
     assert {code for _, code in CASES.values() if code} == STEPS.keys() - elsewhere
 
 

@@ -54,6 +54,7 @@ def mutations():
 
 AREAS = {
     "model files of strangers": (260, lambda: len(test_model_files.CASES)),
+    "HDF5 and Keras files": (80, lambda: cases("test_model_files_hdf5", "refused|not_built")),
     "idx files": (32, lambda: cases("test_hostile_data", "idx_(images|gz|missing)")),
     "npz and npy arrays": (24, lambda: cases("test_hostile_data_archives", "npz_(arrays|deflated|unwanted)")),
     "image folders": (

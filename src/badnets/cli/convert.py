@@ -17,7 +17,7 @@ def convert(model: Path, *, out: Path, require_sandbox: bool = False, json: bool
         A file of weights: of torch.save, torch.jit.save or torch.export.save, ONNX, see docs/model-files.md. It is parsed in a sandbox,
         never unpickled, and no code in it is run.
     out
-        The file to write, which must not be there yet. What an ONNX model says of its layers is written beside it as .toml.
+        The file to write, which must not be there yet. What an ONNX or Keras model says of its layers is written beside it as .toml.
     require_sandbox
         Refuse to read the file where the system cannot give the whole sandbox.
     json

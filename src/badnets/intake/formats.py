@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from badnets.core.errors import RefusedError
+from badnets.intake.hdf5_tree import SIGNATURE
+from badnets.intake.keras_file import is_keras, read_hdf5, read_keras
 from badnets.intake.onnx_graph import read_onnx
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.reasons import quoted, refuse
@@ -18,7 +20,6 @@ from badnets.intake.torch_legacy import MAGIC, read_torch_legacy
 from badnets.intake.weights import Weights
 
 _STARTS = (
-    (b"\x89HDF\r\n\x1a\n", "E-HDF5", "it is an HDF5 file, as Keras writes"),
     (b"\x93NUMPY", "E-NUMPY", "it is a NumPy array"),
     (b"GGUF", "E-GGUF", "it is a GGUF file of a language model"),
     (b"\x1f\x8b", "E-ARCHIVE", "it is compressed by gzip"),
@@ -34,34 +35,37 @@ _TEXT_OPCODES = b"(c]})ILFVSXUKN"
 _ONNX_FIELDS = b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 
-def read_weights(data: bytes, files: Mapping[str, bytes] | None = None) -> Weights:
-    """The weights in the bytes of a file, with NaN and infinities looked for. `files`: others by name, in which some of them lie.
+def read_weights(data: bytes, files: Mapping[str, bytes] | None = None, *, confined: bool = False) -> Weights:
+    """The weights in the bytes of a file, with NaN and infinities looked for. `files`: others by name, in which some of them lie;
+    `confined`: whether this process can reach nothing, without which no library of others is let at the file.
 
     Raises RefusedError: whatever is not read, and why; NeedsFilesError: where files lack.
     """
     try:
-        return _reader(data, files or {})(data).inspected()
+        return _reader(data, files or {}, confined=confined)(data).inspected()
     except (RefusedError, NeedsFilesError):
         raise
     except MemoryError as error:
         raise refuse("E-MEMORY", "reading it took more memory than its size allows") from error
 
 
-def read_together(data: bytes, others: Sequence[bytes]) -> Weights:
+def read_together(data: bytes, others: Sequence[bytes], *, confined: bool = False) -> Weights:
     """The same of a model and the other files that it asks for, in the order of their names. Raises NeedsFilesError: it asks for others."""
     try:
-        return read_weights(data)
+        return read_weights(data, confined=confined)
     except NeedsFilesError as error:
         if len(error.names) != len(others):
             raise
-        return read_weights(data, dict(zip(error.names, others, strict=True)))
+        return read_weights(data, dict(zip(error.names, others, strict=True)), confined=confined)
 
 
-def _reader(data: bytes, files: Mapping[str, bytes]) -> Callable[[bytes], Weights]:
+def _reader(data: bytes, files: Mapping[str, bytes], *, confined: bool = False) -> Callable[[bytes], Weights]:
     if not data:
         raise refuse("E-EMPTY", "the file is empty")
     if data[:4] == b"PK\x03\x04":
-        return read_torch_archive
+        return partial(_read_zip, confined=confined)
+    if data.startswith(SIGNATURE):
+        return partial(read_hdf5, confined=confined)
     if data.startswith(MAGIC):
         return read_torch_legacy
     for start, code, what in _STARTS:
@@ -79,3 +83,7 @@ def _reader(data: bytes, files: Mapping[str, bytes]) -> Callable[[bytes], Weight
     if data[:1] == b"\x08" and data[2:3] and data[2] in _ONNX_FIELDS:
         return partial(read_onnx, files=files)
     raise refuse("E-FORMAT", f"it begins with {quoted(data[:8])}, which no weight file does")
+
+
+def _read_zip(data: bytes, *, confined: bool) -> Weights:
+    return read_keras(data, confined=confined) if is_keras(data) else read_torch_archive(data)

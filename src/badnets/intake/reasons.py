@@ -25,13 +25,15 @@ STEPS = {
     "E-CHANGED": "Wait until it is written, or copy it, then scan the copy.",
     "E-UNREADABLE": "Check the permissions and the disk.",
     # What kind of file it is.
-    "E-FORMAT": "badnets opens safetensors, torch checkpoints with state dicts, TorchScript, .pt2, and ONNX.",
+    "E-FORMAT": "badnets opens safetensors, torch files (checkpoints, TorchScript, .pt2), ONNX, Keras models and HDF5.",
     "E-PICKLE-RAW": _STATE,
     "E-LEGACY": _RESAVE,
     "E-TORCHSCRIPT": "Have its author save plain weights, not quantised or packed: torch.save(net.state_dict(), 'model.pt').",
     "E-FROZEN": "Have its author save it before torch.jit.freeze, or its weights with torch.save(net.state_dict(), 'model.pt').",
     "E-PT2": _STATE,
-    "E-HDF5": _CONVERT,
+    "E-EXTRA": "Install it, pip install 'badnets[hdf5]', and run the same command again.",
+    "E-HDF5": "Fetch it again, or convert its weights to safetensors where they were made.",
+    "E-KERAS": "Weights and usual layers are read, no code. Its author can save the weights alone: model.save_weights('net.weights.h5').",
     "E-ONNX": "Export it anew with images of a fixed size and standard operators, or convert its weights to safetensors where it was made.",
     "E-EXTERNAL": "Put the file that holds its numbers into the model's folder, under the name that it had.",
     "E-TFLITE": _CONVERT,
@@ -74,7 +76,7 @@ STEPS = {
     "E-MEMORY": "A file of weights needs about twice its size; free some memory, or take it for hostile.",
     "E-TIME": "Free the machine and try again, or take it for hostile.",
     "E-CRASHED": "Take the file for hostile, and report it as a defect of badnets.",
-    "E-SANDBOX": "Run badnets on Linux 6.7 or later with Landlock, or without --require-sandbox.",
+    "E-SANDBOX": "Run badnets on Linux 6.7 or later with Landlock; all but HDF5 is also read without --require-sandbox.",
 }
 
 

@@ -20,6 +20,7 @@ from typing import NoReturn
 from badnets.core.errors import BadnetsError
 from badnets.intake.confine import Level, confine, confine_reader, die_with_parent
 from badnets.intake.formats import read_together
+from badnets.intake.hdf5_tree import prepare
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.opened import read_once
 from badnets.intake.reasons import refuse
@@ -37,6 +38,7 @@ def serve(control_fd: int) -> NoReturn:
     """Confine this process, say how far that went, then serve until the other side closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=control_fd)
+    prepare()
     base = _address_space()
     level = confine()
     gc.freeze()
@@ -87,7 +89,7 @@ def _answer(fds: list[int], link: socket.socket, level: Level) -> None:
     try:
         content, *others = [read_once(fd) for fd in fds]
         about["sha256"] = content.sha256
-        weights = read_together(content.data, [other.data for other in others])
+        weights = read_together(content.data, [other.data for other in others], confined=level.complete)
         about |= {"format": weights.format, "notes": weights.notes, "not_finite": weights.not_finite}
         about |= {"layers": weights.layers, "image": weights.image, "others": [other.sha256 for other in others]}
         body = list(weights.to_safetensors())

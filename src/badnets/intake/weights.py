@@ -87,6 +87,11 @@ class Weights:
         return replace(self, not_finite=tuple(name for name, tensor in self.tensors.items() if not tensor.is_finite()))
 
     @property
+    def channels_last(self) -> bool:
+        """Whether whoever made it flattens pictures as rows, columns, channels, which shapes do not show."""
+        return self.format.startswith("Keras") and not self.layers
+
+    @property
     def num_bytes(self) -> int:
         return sum(tensor.data.nbytes for tensor in self.tensors.values())
 

@@ -84,6 +84,11 @@ def read_members(data: bytes, may_be_sealed: Callable[[str], bool] = lambda name
     return {name: members[name] for name in (entry.name.decode() for entry in entries)}
 
 
+def member_names(data: bytes) -> set[bytes]:
+    """What the directory alone says, by which one kind of archive is told from another. Raises RefusedError (E-ZIP...)."""
+    return {entry.name for entry in _central(data, *_directory(data))}
+
+
 def _directory(data: bytes) -> tuple[int, int, int]:
     """(start, end, number of entries) of the central directory."""
     at = len(data) - _END_FORMAT.size

@@ -13,6 +13,7 @@ from badnets.core import layers as spec
 from badnets.core.errors import RefusedError, UsageError
 from badnets.intake.arch_file import Architecture
 from badnets.intake.chains import chains
+from badnets.intake.keras_layers import same_padding
 from badnets.intake.reasons import quoted
 from badnets.intake.residuals import residual_nets
 from badnets.intake.weights import Weights
@@ -44,8 +45,9 @@ def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) ->
     if arch is not None:
         return [_written(arch, shapes, data, names)]
     found, other = [], None
-    for title, layers in _usual(shapes, data.shape):
+    for title, usual in _usual(shapes, data.shape):
         try:
+            layers = _as_keras(usual, data) if weights.channels_last else usual
             laid = spec.lay(layers)
             out = spec.shapes_of(laid, data.shape, data.num_classes)
             if _differences(spec.tensors_of(laid, out), shapes):
@@ -57,6 +59,19 @@ def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) ->
         found.append(Outside(title, _fields(title, layers), names))
     if not found and other is not None:
         raise RefusedError(other.code, other.message, hint=other.hint)
+    return found
+
+
+def _as_keras(layers: list[dict[str, Any]], data: ImageSet) -> list[dict[str, Any]]:
+    """The same as nets of Keras have it: numbers after a flatten in another order, another epsilon, odd zeros at the end of rows."""
+    laid = spec.lay(layers)
+    shapes = spec.shapes_of(laid, data.shape, data.num_classes)
+    found = []
+    for plain, (_, layer, read) in zip(layers, laid.named(), strict=True):
+        own: dict[str, Any] = {"flatten": {"channels_last": True}, "batch_norm": {"eps": 1e-3}}.get(layer.op, {})
+        if isinstance(layer, spec.Conv) and any(layer.padding) and layer.kernel[0] % 2 and layer.kernel[1] % 2:
+            own = {"padding": same_padding(shapes[read[0]][1:], layer.kernel, layer.stride)}
+        found.append(plain | own)
     return found
 
 

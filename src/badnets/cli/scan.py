@@ -75,7 +75,7 @@ def scan(
         _scan_rows(chosen, site, outputs)
     loaded = chosen.load(folder)
     opening = _opening(loaded.shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox)
-    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
+    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and found.inputs == paths)
 
 
 def _opening(

@@ -180,6 +180,8 @@ class _Step(nn.Module):
         if isinstance(layer, spec.Pad):
             top, left, bottom, right = layer.padding
             return functional.pad(x, (left, right, top, bottom), value=layer.value)
+        if isinstance(layer, spec.Resize):
+            return functional.interpolate(x, layer.size, mode="bilinear", antialias=True)
         assert isinstance(layer, spec.Pool)
         padding = layer.padding[:2]
         if padding != layer.padding[2:]:

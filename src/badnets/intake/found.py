@@ -94,8 +94,9 @@ def _sort(path: Path, found: Found, seen: set[str]) -> None:
     if path.is_symlink() and path.is_dir():
         found.passed_over.append((path, "a link to a folder, which is not followed"))
         return
-    if path.is_dir():
+    if (model := hub_folder.look(path)) is not None:
         found.inputs.append(path)
+        found.passed_over += [(path / name, "beside the files of a model folder") for name in model.others if not name.endswith("/")]
         return
     try:
         head, last = _ends(path)

@@ -31,7 +31,7 @@ _Text = Annotated[str, Field(max_length=200)]
 
 @final
 class Card(pydantic.BaseModel):
-    """`architecture`: its name there; `image`: height and width; `mean`, `std`: of pixels in 0..1, one a channel, and which file `says` so;
+    """`architecture`: its name there; `image`: height and width, and whether images are `resized` to them; `mean`, `std`: of pixels in 0..1, one a channel, and which file `says` so;
     the rest are fields that shapes do not show, None where nothing is said."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
@@ -42,6 +42,7 @@ class Card(pydantic.BaseModel):
     classes: tuple[_Text, ...] = ()
     channels: _Channels | None = None
     image: tuple[_Size, _Size] | None = None
+    resized: bool = False
     mean: tuple[Annotated[float, Field(ge=-1e4, le=1e4)], ...] = ()
     std: tuple[Annotated[float, Field(gt=1e-6, le=1e6)], ...] = ()
     says: str = ""
@@ -210,6 +211,7 @@ def _timm(told: _Fields) -> dict[str, Any]:
         "classes": tuple(names),
         "channels": channels,
         "image": side or (size[1:] if size else None),
+        "resized": about.flag("fixed_input_size") is True,
         "mean": mean if both else (),
         "std": std if both else (),
         "says": f"pretrained_cfg in {CONFIG}" if both else "",
@@ -231,8 +233,8 @@ def _prepared(how: _Fields, known: Mapping[str, Any]) -> dict[str, Any]:
         mean, std = (0.0,) * channels, (1.0,) * channels
     if mean is not None and std is not None:
         found = {"mean": tuple(m / scale for m in mean), "std": tuple(s / scale for s in std), "says": how.name}
-    size = _side(how)
-    return found | ({"image": size} if size and how.flag("do_resize") is not False and not known.get("image") else {})
+    size = _side(how) if how.flag("do_resize") is not False else None
+    return found | ({"image": known.get("image") or size, "resized": True} if size else {})
 
 
 def _side(how: _Fields) -> tuple[int, ...] | None:

@@ -67,9 +67,9 @@ def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) ->
 
 
 def _usual(shapes: Mapping[str, spec.Shape], image: spec.Shape, card: Card | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Where a card says another size than the data set's, first those that bring images to it."""
+    """Also those that bring images to the size that a card names; first of all, where it says that this is what is done."""
     named = (image[0], *card.image) if card is not None and card.image is not None else image
-    for size in dict.fromkeys((named, image)):
+    for size in dict.fromkeys((named, image) if card is not None and card.resized else (image, named)):
         first = [] if size == image else [{"op": "resize", "size": size[1:]}]
         told = f", images brought to {size[1]} x {size[2]}" if first else ""
         for title, layers in _layouts(shapes, size, card):

@@ -123,7 +123,11 @@ class TestVits:
     @pytest.mark.parametrize(
         ("change", "code", "said"),
         [
-            (lambda s: s.update({"blocks.0.ls1.gamma": torch.ones(16)}), "E-WEIGHTS", "timm names it, but for 1 tensors as 'blocks.0.ls1.gam"),
+            (
+                lambda s: s.update({"blocks.0.ls1.gamma": torch.ones(16)}),
+                "E-WEIGHTS",
+                "timm names it, but for 1 tensors as 'blocks.0.ls1.gam",
+            ),
             (lambda s: s.update({"norm.bias": torch.ones(15)}), "E-WEIGHTS", "but 'pool.norm.bias' is (15,), expected (16,)"),
             (lambda s: s.update({"pos_embed": torch.ones(1, 6, 16)}), "E-WEIGHTS", "of odd shapes"),
             (lambda s: s.pop("norm.bias"), "E-WEIGHTS", "config.json names the architecture 'vit_x', and its tensors are those of none"),

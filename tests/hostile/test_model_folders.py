@@ -1,4 +1,4 @@
-"""Hostile model folders: each refused in one line, or read without what does not belong to it; nothing run, little memory, nothing written."""
+"""Hostile model folders: each refused in one line, or read without what is not of it; nothing run or written, little memory."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ import math
 import re
 from pathlib import Path
 
+import corpus_folders
 import pytest
 import test_model_files
 import test_model_files_fuzz
-import test_model_folders
 
 PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"
 
@@ -41,7 +41,7 @@ def cases(module, pattern):
 
 AREAS = {
     "model files of strangers": (260, lambda: len(test_model_files.CASES)),
-    "model folders of strangers": (60, lambda: len(test_model_folders.CASES)),
+    "model folders of strangers": (60, lambda: len(corpus_folders.cases())),
     "idx files": (32, lambda: cases("test_hostile_data", "idx_(images|gz|missing)")),
     "npz and npy arrays": (24, lambda: cases("test_hostile_data_archives", "npz_(arrays|deflated|unwanted)")),
     "image folders": (

@@ -62,7 +62,7 @@ def look(path: Path) -> ModelFolder | None:
                 names.append(entry.name + ("/" if entry.is_dir(follow_symlinks=False) else ""))
                 if len(names) > _MOST_ENTRIES:
                     return None
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name with NUL
         return None
     main = next((name for name in WEIGHTS if name in names), "")
     if CONFIG not in names or not main:

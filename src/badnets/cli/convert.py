@@ -14,7 +14,7 @@ def convert(model: Path, *, out: Path, require_sandbox: bool = False, json: bool
     Parameters
     ----------
     model
-        A file of weights, see docs/model-files.md for the formats. It is parsed in a sandbox, never unpickled.
+        A file of weights or the folder of a model, see docs/model-files.md for the formats. It is parsed in a sandbox, never unpickled.
     out
         The file to write, which must not be there yet. What an ONNX model says of its layers is written beside it as .toml.
     require_sandbox

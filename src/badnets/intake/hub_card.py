@@ -31,8 +31,8 @@ _Text = Annotated[str, Field(max_length=200)]
 
 @final
 class Card(pydantic.BaseModel):
-    """`architecture`: its name there; `image`: height and width, and whether images are `resized` to them; `mean`, `std`: of pixels in 0..1,
-    one a channel, and which file `says` so; the rest are fields that shapes do not show, None where nothing is said."""
+    """`architecture`: its name there; `image`: height and width, and whether images are `resized` to them; `mean`, `std`: of pixels in
+    0..1, one a channel, and which file `says` so; the rest are fields that shapes do not show, None where nothing is said."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from badnets.core.errors import RefusedError, UsageError
+from badnets.intake import zoo
 from badnets.intake.arch_file import Architecture
 from badnets.intake.hub_card import Card
 from badnets.intake.hub_read import reordered
@@ -116,6 +117,8 @@ def _choices(
         if net is not None or arch is not None:
             raise UsageError("E-USAGE", f"{weights.format} says itself what the net is.", hint="Leave out --net and --arch.")
         arch = Architecture(f"the graph of {weights.format}", [dict(layer) for layer in weights.layers], weights.image)
+    if net is not None and net["kind"] == zoo.KIND:
+        arch, net = zoo.timm_layers(net["name"], data.shape, data.num_classes), None
     if arch is None:
         try:
             own = recognise(weights, data, net)
@@ -162,11 +165,9 @@ def _as_named(weights: Weights, net: Mapping[str, Any]) -> Weights:
 def _unknown(card: Card, refused: RefusedError) -> RefusedError:
     """For a net whose architecture has a name, which says more than what it is nearest to."""
     what = f"config.json names the architecture {quoted(card.architecture)}, and its tensors are those of none that is known:"
-    return RefusedError(
-        refused.code,
-        f"{what} {', '.join(KNOWN)}.",
-        hint="Describe its layers with --arch FILE.toml; badnets convert writes its tensors as one file.",
-    )
+    timm = f"Name it with --net timm:{quoted(card.architecture)[1:-1]}, or describe" if card.library == zoo.KIND else "Describe"
+    hint = f"{timm} its layers with --arch FILE.toml; badnets convert writes its tensors as one file."
+    return RefusedError(refused.code, f"{what} {', '.join(KNOWN)}.", hint=hint)
 
 
 def _given(network: Network, data: ImageSet, normalization: Normalization | None, channels: str, *, kept: bool) -> Preparation:

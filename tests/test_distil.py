@@ -25,6 +25,7 @@ SMALL = {
     "preact_resnet18": {"width": 4},
     "small_vit": {"width": 8, "depth": 1, "heads": 2},
     "layered": {},
+    "vit": {"width": 8, "hidden": 16, "depth": 1, "heads": 2},
 }
 WAYS = [(on, smaller) for on in ("logits", "features") for smaller in (False, True)]
 

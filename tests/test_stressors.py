@@ -24,6 +24,7 @@ NETS = {
     "preact_resnet18": {"width": 4},
     "small_vit": {"width": 8, "depth": 2, "heads": 2},
     "layered": {},
+    "vit": {"width": 8, "hidden": 16, "depth": 2, "heads": 2},
 }
 STRESSORS = registry.names("stressors")
 SHORT = {"epochs": 1, "batch_size": 8}

@@ -19,6 +19,7 @@ SMALL = {
     "preact_resnet18": {"width": 4},
     "small_vit": {"width": 16, "depth": 2, "heads": 2},
     "layered": {},
+    "vit": {"width": 16, "hidden": 24, "depth": 2, "heads": 2},
 }
 SHAPE = (2, 16, 16)
 NAMES = registry.names("nets")

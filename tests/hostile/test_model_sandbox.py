@@ -183,7 +183,7 @@ together = server.read_together
 
 def real(data): return together(data, [])
 
-def evil(data, others):
+def evil(data, others, *, confined):
     word = data.decode("latin-1")
     if word == "sleep": time.sleep(60)
     if word == "spin":

@@ -8,6 +8,7 @@ import math
 import re
 from pathlib import Path
 
+import corpus_folders
 import pytest
 import test_model_files
 from mutants import COUNT, LONG
@@ -55,6 +56,7 @@ def mutations():
 AREAS = {
     "model files of strangers": (260, lambda: len(test_model_files.CASES)),
     "HDF5 and Keras files": (80, lambda: cases("test_model_files_hdf5", "refused|not_built")),
+    "model folders of strangers": (60, lambda: len(corpus_folders.cases())),
     "idx files": (32, lambda: cases("test_hostile_data", "idx_(images|gz|missing)")),
     "npz and npy arrays": (24, lambda: cases("test_hostile_data_archives", "npz_(arrays|deflated|unwanted)")),
     "image folders": (

@@ -50,6 +50,14 @@ def choose_net(text: str) -> dict[str, Any]:
     return _entry("nets", text).model_dump(mode="json") if rest else {"kind": kind}
 
 
+def choose_theirs(text: str) -> dict[str, Any]:
+    """The net of a stranger's weights: one of ours, or timm's as timm:NAME."""
+    from badnets.intake import zoo
+
+    kind, _, name = text.partition(":")
+    return zoo.named(name) if kind == zoo.KIND else choose_net(text)
+
+
 def _entry(catalogue: str, text: str) -> Config:
     """An entry of a catalogue as a person typed it; what is wrong with its fields is told with the fields that it has."""
     try:

@@ -133,7 +133,7 @@ def sums(record: ScanRecord) -> list[str]:
     counted = f"{show.plural(s.inputs, 'file')} = {s.analysed:,} analysed + {s.refused:,} refused or not analysable + {s.failed:,} failed."
     told = [f"{counted} Flagged: {s.flagged:,} of {s.analysed:,} analysed."]
     if s.passed_over:
-        told.append(f"Passed over in folders, since they begin like no model file: {s.passed_over:,}.")
+        told.append(f"Passed over in folders, since they begin like no model file or lie beside one: {s.passed_over:,}.")
     rates = {item.verdict.setting: item.verdict for item in record.items if item.verdict}
     for setting, verdict in rates.items():
         alarms = show.figure(verdict.false_alarms, "rate")

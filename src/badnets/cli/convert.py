@@ -14,8 +14,8 @@ def convert(model: Path, *, out: Path, require_sandbox: bool = False, json: bool
     Parameters
     ----------
     model
-        A file of weights: of torch.save, torch.jit.save or torch.export.save, ONNX, see docs/model-files.md. It is parsed in a sandbox,
-        never unpickled, and no code in it is run.
+        A file of weights or the folder of a model, see docs/model-files.md for the formats. It is parsed in a sandbox, never unpickled,
+        and no code in it is run.
     out
         The file to write, which must not be there yet. What an ONNX or Keras model says of its layers is written beside it as .toml.
     require_sandbox

@@ -31,7 +31,7 @@ def repair(
     Parameters
     ----------
     model
-        A file of weights, see docs/model-files.md for the formats.
+        A file of weights or the folder of a model, see docs/model-files.md for the formats.
     dataset
         The data set that the net is for; by default what --data holds, else fashion_mini.
     out
@@ -39,7 +39,7 @@ def repair(
     data
         A folder to find clean images in.
     net
-        The net's architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
+        The net's architecture with fields, as fast_resnet:width=8, or timm's as timm:NAME, where it cannot be told from the file.
     normalize
         How pixels in 0..1 are prepared, where the file does not say: MEAN/STD, as 0.1307/0.3081, with a number for each channel after
         commas, or one of 0..1, 0..255, -1..1 and imagenet. Without it the usual ones are tried on clean images.
@@ -52,7 +52,7 @@ def repair(
     json
         Print the report as one JSON document on stdout and nothing else there.
     """
-    from badnets.cli._choose import choose_dataset, choose_net, choose_normalization
+    from badnets.cli._choose import choose_dataset, choose_normalization, choose_theirs
     from badnets.cli._output import check_place
     from badnets.intake.arch_file import read_architecture
     from badnets.plans._model_file import Hints, open_model
@@ -65,7 +65,7 @@ def repair(
     chosen, folder = choose_dataset(dataset, data)
     loaded = chosen.load(folder)
     normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
-    named, hints = choose_net(net) if net else None, Hints(read_architecture(arch) if arch else None, channels)
+    named, hints = choose_theirs(net) if net else None, Hints(read_architecture(arch) if arch else None, channels)
     opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, hints=hints)
     try:
         _work(opened, loaded, out, json=json)

@@ -36,14 +36,15 @@ def scan(
     Parameters
     ----------
     models
-        Files of weights (parsed in a sandbox, never unpickled) and folders of them. Exit status: 0 nothing found, 1 backdoored, else 6
-        something failed, else 3 refused or not analysable. The same command goes on where it was stopped.
+        Files of weights (parsed in a sandbox, never unpickled) and folders of them; a folder as transformers or timm saves a net is one.
+        Exit status: 0 nothing found, 1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on
+        where it was stopped.
     dataset
         The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
         A folder to find the data in.
     net
-        The nets' architecture with fields, as fast_resnet:width=8, where it cannot be told from the file.
+        The nets' architecture with fields, as fast_resnet:width=8, or timm's as timm:NAME, where it cannot be told from the file.
     normalize
         Where the file does not say: MEAN/STD of pixels in 0..1 (0.1307/0.3081), 0..1, 0..255, -1..1 or imagenet; else all are tried.
     channels
@@ -75,18 +76,18 @@ def scan(
         _scan_rows(chosen, site, outputs)
     loaded = chosen.load(folder)
     opening = _opening(loaded.shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox)
-    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and not paths[0].is_dir())
+    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and found.inputs == paths)
 
 
 def _opening(
     num_channels: int, net: str | None, normalize: str | None, arch: Path | None, *, channels: str, require_sandbox: bool
 ) -> Opening:
-    from badnets.cli._choose import choose_net, choose_normalization
+    from badnets.cli._choose import choose_normalization, choose_theirs
     from badnets.intake.arch_file import read_architecture
     from badnets.plans._scan_work import Opening
 
     return Opening(
-        net=choose_net(net) if net else None,
+        net=choose_theirs(net) if net else None,
         normalization=choose_normalization(normalize, num_channels) if normalize else None,
         arch=read_architecture(arch)._asdict() if arch else None,
         channels=channels,

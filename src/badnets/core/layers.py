@@ -156,6 +156,14 @@ class Affine(_Plain):
 
 
 @final
+class Resize(_Plain):
+    """Pictures brought to another size, between the pixels in straight lines; where they shrink, over all of them."""
+
+    op: Literal["resize"] = "resize"
+    size: _Pair
+
+
+@final
 class Join(_Plain):
     """Several layers' outputs to one; a product may widen one value a channel to the whole picture."""
 
@@ -163,7 +171,7 @@ class Join(_Plain):
 
 
 Layer = Annotated[
-    Conv | Linear | BatchNorm | Activation | Pool | AdaptivePool | Flatten | Identity | Dropout | Pad | Affine | Join,
+    Conv | Linear | BatchNorm | Activation | Pool | AdaptivePool | Flatten | Identity | Dropout | Pad | Affine | Resize | Join,
     Field(discriminator="op"),
 ]
 Shape = tuple[int, ...]
@@ -282,7 +290,7 @@ def after(layer: Layer, inputs: Sequence[Shape], num_classes: int) -> Shape:
         if {len(layer.scale), len(layer.shift)} - {1, first[0]}:
             raise ValueError(f"expected 1 or {first[0]} constants")
         return first
-    if isinstance(layer, Conv | Pool | AdaptivePool | Pad) and len(first) != 3:
+    if isinstance(layer, Conv | Pool | AdaptivePool | Pad | Resize) and len(first) != 3:
         raise ValueError("expected channels, rows and columns")
     if isinstance(layer, Conv):
         if first[0] % layer.groups or layer.out % layer.groups:
@@ -295,7 +303,7 @@ def after(layer: Layer, inputs: Sequence[Shape], num_classes: int) -> Shape:
         if layer.op == "avg_pool" and not layer.count_padding and layer.padding[:2] != layer.padding[2:]:
             raise ValueError("an average that leaves out a lop-sided padding is not taken")
         return (first[0], *_slid(first[1:], layer.padding, layer.kernel, layer.stride or layer.kernel, ceil=layer.ceil))
-    if isinstance(layer, AdaptivePool):
+    if isinstance(layer, AdaptivePool | Resize):
         return (first[0], *layer.size)
     if isinstance(layer, Pad):
         top, left, bottom, right = layer.padding

@@ -1,24 +1,25 @@
 """Finds the model files among paths and folders, by their first bytes and never by their names, and gives each its SHA-256.
 
-A file that is named is always an input. In a folder what begins like no weight file, archive or pickle is passed over, and told; links are
-not followed. Nothing is parsed here: a few bytes are compared, the rest is the sandbox's.
+A file that is named is always an input, and so is a folder that is one model (`hub_folder`), whose other files are not. In other folders
+what begins like no weight file, archive or pickle is passed over, and told; links are not followed. Nothing is parsed here: a few bytes
+are compared, the rest is the sandbox's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from badnets.core.errors import RefusedError, UsageError
+from badnets.intake import hub_folder
 from badnets.intake.formats import _reader
 from badnets.intake.opened import check, open_once
 from badnets.intake.reasons import quoted, refuse
 
 MOST_FILES = 100_000
-_HEAD, _PIECE = 512, 16 << 20
+_HEAD = 512
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ def find(paths: Iterable[Path]) -> Found:
     """Every file that is named, and what looks like a model in every folder that is named. Raises UsageError (E-FILE, E-COUNT)."""
     found, seen = Found(), set()
     for path in paths:
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and not hub_folder.look(path):
             for inner in _walk(path):
                 _sort(inner, found, seen)
                 if len(found.inputs) + len(found.passed_over) > MOST_FILES:
@@ -50,16 +51,16 @@ def find(paths: Iterable[Path]) -> Found:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file that is fit to be read, in pieces. Raises RefusedError and UsageError as `open_once` does, naming the file."""
+    """SHA-256 of a file that is fit to be read, in pieces, or of a model folder.
+
+    Raises RefusedError and UsageError as `open_once` does, naming the file.
+    """
     try:
+        if (folder := hub_folder.look(path)) is not None:
+            return hub_folder.digest(folder)
         fd = open_once(path)
         try:
-            total, sha = check(fd), hashlib.sha256()
-            for at in range(0, total, _PIECE):
-                sha.update(os.pread(fd, min(_PIECE, total - at), at))
-            return sha.hexdigest()
-        except OSError as error:
-            raise refuse("E-UNREADABLE", f"reading failed: {error.strerror}") from error
+            return hub_folder.hash_of(fd)
         finally:
             os.close(fd)
     except RefusedError as error:
@@ -68,16 +69,19 @@ def digest(path: Path) -> str:
 
 def is_pickle(path: Path) -> bool:
     """Whether the file is, or as a zip file may hold, a pickle."""
-    head, last = _ends(path)
+    head, last = _ends(hub_folder.main_file(path))
     if head[:4] == b"PK\x03\x04":
         return True
     return _refusal(head, last) in ("E-PICKLE-RAW", "E-LEGACY")
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below a folder that is no folder, in the order of names."""
+    """Everything below a folder that is no folder, in the order of names; a folder that is one model in place of its files."""
     for place, folders, names in os.walk(folder):
         folders.sort()
+        if hub_folder.look(Path(place)):
+            yield Path(place)
+            continue
         links = [name for name in folders if (Path(place) / name).is_symlink()]
         yield from (Path(place) / name for name in sorted([*names, *links]))
 
@@ -89,6 +93,10 @@ def _sort(path: Path, found: Found, seen: set[str]) -> None:
     seen.add(place)
     if path.is_symlink() and path.is_dir():
         found.passed_over.append((path, "a link to a folder, which is not followed"))
+        return
+    if (model := hub_folder.look(path)) is not None:
+        found.inputs.append(path)
+        found.passed_over += [(path / name, "beside the files of a model folder") for name in model.others if not name.endswith("/")]
         return
     try:
         head, last = _ends(path)

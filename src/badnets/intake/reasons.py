@@ -36,6 +36,8 @@ STEPS = {
     "E-KERAS": "Weights and usual layers are read, no code. Its author can save the weights alone: model.save_weights('net.weights.h5').",
     "E-ONNX": "Export it anew with images of a fixed size and standard operators, or convert its weights to safetensors where it was made.",
     "E-EXTERNAL": "Put the file that holds its numbers into the model's folder, under the name that it had.",
+    "E-MODEL-FOLDER": "Fetch the whole folder again, or give its file of weights itself, with --normalize and --arch as needed.",
+    "E-SHARDS": "Fetch the whole folder again: its index and its shards belong together.",
     "E-TFLITE": _CONVERT,
     "E-GGUF": _CONVERT,
     "E-NUMPY": _CONVERT,

@@ -23,11 +23,12 @@ from typing import Any, Self, final
 
 from badnets.core.errors import BadnetsError, RefusedError, StoreError
 from badnets.intake.confine import Level
-from badnets.intake.formats import read_together
+from badnets.intake.hub_card import Card
+from badnets.intake.hub_folder import ModelFolder, agree, digest_of, look, open_told
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.opened import check, open_beneath, open_once, read_once
 from badnets.intake.reasons import quoted, refuse
-from badnets.intake.server import FRAME, MOST_OTHERS, REQUEST
+from badnets.intake.server import FRAME, MOST_OTHERS, REQUEST, read_as
 from badnets.intake.strict_safetensors import read_safetensors
 from badnets.intake.weights import Weights
 
@@ -81,9 +82,14 @@ class Sandbox:
         self.closed = True
 
     def read(self, path: Path) -> Reading:
-        """The weights in a file. Raises UsageError (no such file) and RefusedError (every code of `reasons`), naming the file."""
+        """The weights in a file, or in a folder that is one model.
+
+        Raises UsageError (no such file) and RefusedError (every code of `reasons`), naming the file.
+        """
         opened: list[int] = []
         try:
+            if (folder := look(path)) is not None:
+                return self._read_folder(folder, opened)
             opened.append(open_once(path))
             try:
                 return self._read(opened)
@@ -101,20 +107,37 @@ class Sandbox:
             for fd in opened:
                 os.close(fd)
 
-    def _with_others(self, opened: list[int], names: list[str]) -> Reading:
+    def _read_folder(self, folder: ModelFolder, opened: list[int]) -> Reading:
+        names, verb = folder.told, b"p" if folder.prepared else b"f"
+        open_told(folder, names, opened)
         try:
-            reading = self._read(opened)
+            reading = self._read(opened, verb)
+            agree(folder, ())
+        except NeedsFilesError as error:
+            names = [*names, *agree(folder, error.names)]
+            open_told(folder, names[len(opened) :], opened)
+            reading = self._again(opened, verb)
+        sha256 = digest_of(names, [reading.weights.sha256, *reading.others])
+        return replace(reading, weights=replace(reading.weights, sha256=sha256, notes=(*reading.weights.notes, *folder.left)))
+
+    def _again(self, opened: list[int], verb: bytes = b"s") -> Reading:
+        """With every file that it asked for."""
+        try:
+            return self._read(opened, verb)
         except NeedsFilesError as error:
             raise refuse("E-CHANGED", "it was written to while it was read") from error
+
+    def _with_others(self, opened: list[int], names: list[str]) -> Reading:
+        reading = self._again(opened)
         told = [f"numbers from {quoted(name)}, SHA-256 {sha256}" for name, sha256 in zip(names, reading.others, strict=True)]
         return replace(reading, weights=replace(reading.weights, notes=(*reading.weights.notes, *told)))
 
-    def _read(self, fds: list[int]) -> Reading:
+    def _read(self, fds: list[int], verb: bytes = b"s") -> Reading:
         if self.closed:
             raise _gone()
         if self._server is None:
             content, *others = [read_once(fd) for fd in fds]
-            weights = read_together(content.data, [other.data for other in others])
+            weights = read_as(verb, [content.data, *(other.data for other in others)], confined=False)
             return Reading(replace(weights, sha256=content.sha256), self.level, tuple(other.sha256 for other in others))
         size = sum(check(fd) for fd in fds)
         seconds = _SECONDS + size // _BYTES_A_SECOND
@@ -122,7 +145,7 @@ class Sandbox:
         with ours:
             with theirs:
                 # Content, converted strided tensors, and what the parser makes of headers.
-                request = REQUEST.pack(b"s", 2 * size + _SPARE_MEMORY, seconds)
+                request = REQUEST.pack(verb, 2 * size + _SPARE_MEMORY, seconds)
                 pid = self._ask(request, [fds[0], theirs.fileno(), *fds[1:]])["pid"]
             try:
                 about, body = _receive(ours, 2 * size + _SPARE_BODY, time.monotonic() + 2 * seconds)
@@ -143,6 +166,7 @@ class Sandbox:
         read = read_safetensors(memoryview(body).toreadonly())
         notes, not_finite = tuple(map(str, about["notes"])), tuple(map(str, about["not_finite"]))
         told = {"layers": tuple(about["layers"]), "image": tuple(about["image"])}
+        told["card"] = Card.model_validate_json(json.dumps(about["card"])) if about["card"] else None
         weights = Weights(read.tensors, str(about["format"]), str(about["sha256"]), notes, not_finite, **told)
         return Reading(weights, level, tuple(map(str, about["others"])))
 

@@ -21,16 +21,22 @@ from badnets.core.errors import BadnetsError
 from badnets.intake.confine import Level, confine, confine_reader, die_with_parent
 from badnets.intake.formats import read_together
 from badnets.intake.hdf5_tree import prepare
+from badnets.intake.hub_folder import MOST_SHARDS
+from badnets.intake.hub_read import read_folder
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.opened import read_once
 from badnets.intake.reasons import refuse
+from badnets.intake.weights import Weights
 
 REQUEST = struct.Struct("!cqq")
-"""(verb, number, number): b"s", memory beyond what the server has, processor seconds; or b"k", the process to end and reap, 0."""
+"""(verb, number, number): b"s", memory beyond what the server has, processor seconds; or b"k", the process to end and reap, 0.
+
+Like b"s" are b"f" and b"p", for a model folder without and with a file that says how its input is prepared."""
 FRAME = struct.Struct("!QQ")
 """Sizes of what a reader sends: JSON, then safetensors."""
 MOST_OTHERS = 4
 """Files beside the model that hold numbers of it."""
+_MOST_PASSED = 4 + MOST_SHARDS
 _PIECE = 1 << 24
 
 
@@ -46,12 +52,12 @@ def serve(control_fd: int) -> NoReturn:
     children: set[int] = set()
     with contextlib.suppress(ConnectionError):
         while True:
-            request, passed, _, _ = socket.recv_fds(control, REQUEST.size, 2 + MOST_OTHERS)
+            request, passed, _, _ = socket.recv_fds(control, REQUEST.size, _MOST_PASSED)
             if len(request) < REQUEST.size:
                 break
             verb, first, second = REQUEST.unpack(request)
-            if verb == b"s":
-                pid = _fork(control, level, passed, (base + first, second))
+            if verb != b"k":
+                pid = _fork(control, level, passed, (verb, base + first, second))
                 children.add(pid)
                 _tell(control, {"pid": pid})
             elif first in children:
@@ -63,8 +69,10 @@ def serve(control_fd: int) -> NoReturn:
     os._exit(0)
 
 
-def _fork(control: socket.socket, level: Level, passed: list[int], limits: tuple[int, int]) -> int:
-    """Start a reader of the files `passed[0]` and `passed[2:]` that answers on the socket `passed[1]`; its process number."""
+def _fork(control: socket.socket, level: Level, passed: list[int], how: tuple[bytes, int, int]) -> int:
+    """Start a reader of the files `passed[0]` and `passed[2:]` that answers on the socket `passed[1]`; its process number.
+
+    `how`: the verb, bytes of memory, processor seconds."""
     server = os.getpid()
     pid = os.fork()
     if pid:
@@ -76,21 +84,22 @@ def _fork(control: socket.socket, level: Level, passed: list[int], limits: tuple
         die_with_parent(server)
         control.close()
         link = socket.socket(fileno=passed[1])
-        level = confine_reader(level, memory=limits[0], seconds=limits[1])
-        _answer([passed[0], *passed[2:]], link, level)
+        level = confine_reader(level, memory=how[1], seconds=how[2])
+        _answer(how[0], [passed[0], *passed[2:]], link, level)
         status = 0
     finally:
         os._exit(status)
 
 
-def _answer(fds: list[int], link: socket.socket, level: Level) -> None:
+def _answer(verb: bytes, fds: list[int], link: socket.socket, level: Level) -> None:
     about: dict[str, object] = {"level": level.to_json()}
     body: list[bytes | memoryview] = []
     try:
         content, *others = [read_once(fd) for fd in fds]
         about["sha256"] = content.sha256
-        weights = read_together(content.data, [other.data for other in others], confined=level.complete)
+        weights = read_as(verb, [content.data, *(other.data for other in others)], confined=level.complete)
         about |= {"format": weights.format, "notes": weights.notes, "not_finite": weights.not_finite}
+        about["card"] = weights.card and weights.card.model_dump(mode="json")
         about |= {"layers": weights.layers, "image": weights.image, "others": [other.sha256 for other in others]}
         body = list(weights.to_safetensors())
     except NeedsFilesError as error:
@@ -104,6 +113,13 @@ def _answer(fds: list[int], link: socket.socket, level: Level) -> None:
     for part in body:
         for start in range(0, len(part), _PIECE):
             link.sendall(part[start : start + _PIECE])
+
+
+def read_as(verb: bytes, files: list[bytes], *, confined: bool) -> Weights:
+    """A model and the other files that belong to it, as the verb says. Raises RefusedError, NeedsFilesError."""
+    if verb == b"s":
+        return read_together(files[0], files[1:], confined=confined)
+    return read_folder(files, prepared=verb == b"p")
 
 
 def _plain(error: BadnetsError) -> list[str]:

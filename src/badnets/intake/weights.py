@@ -10,9 +10,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from badnets.intake.hub_card import Card
 
 MOST_TENSORS = 10_000
 MOST_AXES = 8
@@ -72,7 +75,8 @@ class Tensor:
 @dataclass(frozen=True, eq=False, slots=True)
 class Weights:
     """`format`: what kind of file it was; `not_finite`: names of tensors with NaN or infinity; `notes`: sentences without full stop;
-    `layers`: the net as `core.layers` has it, where the file says what it is; `image`: the shape that its input then has."""
+    `layers`: the net as `core.layers` has it, where the file says what it is; `image`: the shape that its input then has; `card`: what the
+    other files of its folder say of the net."""
 
     tensors: Mapping[str, Tensor]
     format: str
@@ -81,6 +85,7 @@ class Weights:
     not_finite: tuple[str, ...] = field(default=())
     layers: tuple[Mapping[str, Any], ...] = ()
     image: tuple[int, ...] = ()
+    card: Card | None = None
 
     def inspected(self) -> Weights:
         """The same with `not_finite` filled in."""

@@ -6,6 +6,7 @@ norms or rectifiers by K. He, X. Zhang, S. Ren, J. Sun (2015), Delving Deep into
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import torch
@@ -180,6 +181,8 @@ class _Step(nn.Module):
         if isinstance(layer, spec.Pad):
             top, left, bottom, right = layer.padding
             return functional.pad(x, (left, right, top, bottom), value=layer.value)
+        if isinstance(layer, spec.Resize):
+            return functional.interpolate(x, layer.size, mode="bilinear", antialias=True)
         assert isinstance(layer, spec.Pool)
         padding = layer.padding[:2]
         if padding != layer.padding[2:]:
@@ -193,7 +196,4 @@ class _Step(nn.Module):
 def _join(op: str, inputs: tuple[Tensor, ...]) -> Tensor:
     if op == "concat":
         return torch.cat(inputs, dim=1)
-    total = inputs[0]
-    for more in inputs[1:]:
-        total = total + more if op == "add" else total * more
-    return total
+    return functools.reduce(torch.add if op == "add" else torch.mul, inputs)

@@ -1,17 +1,22 @@
 """A net in a model file, as a defender gets it: which architecture it is, its weights, its hash, and how its input was prepared.
 
-The file is read in a sandbox, strictly (see `intake`). What it says of itself (metadata) is not read: it may lie, and of our own planted
-nets it tells the secret. Nets beyond the catalogue are lists of layers, see `_outside`.
+The file, or the folder that is one model, is read in a sandbox, strictly (see `intake`). What a file says of itself (metadata) is not read:
+it may lie, and of our own planted nets it tells the secret. What a folder's config says chooses among what fits, and is told. Nets beyond
+the catalogue are lists of layers or ViTs, see `_outside`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from badnets.core.errors import RefusedError, UsageError
+from badnets.intake import zoo
 from badnets.intake.arch_file import Architecture
+from badnets.intake.hub_card import Card
+from badnets.intake.hub_read import reordered
 from badnets.intake.reasons import quoted
 from badnets.intake.sandbox import read_model
 from badnets.intake.weights import Weights
@@ -38,6 +43,11 @@ class ModelFile:
     sandbox: str = ""
     notes: tuple[str, ...] = ()
     accuracy: Estimate | None = None
+
+
+VIT = "vit"
+KNOWN = ("ResNets of torchvision, timm and transformers", "plain ViTs of the same", "VGG", "chains", "perceptrons", "our own nets")
+"""What a stranger's tensors are compared with."""
 
 
 class Hints(NamedTuple):
@@ -77,8 +87,12 @@ def open_model(
         what = f"{len(bad)} of {len(weights.tensors)} tensors hold NaN or infinity, the first {quoted(bad[0])}"
         raise RefusedError("E-NAN", f"{shown}: not analysable: {what}.", hint="Such a net answers nothing of use; fetch it again.")
     try:
+        weights = _of_card(weights, data)
         choices, notes, normalized = _choices(weights, data, net, hints.arch)
         given = _given(choices[0].network, data, normalization if not normalized else None, hints.channels, kept=normalized)
+        if weights.card is not None and weights.card.mean and not normalized and normalization is None:
+            given = Preparation(f"{weights.card.says} says", weights.card.mean, weights.card.std, given.bgr)
+            normalized = True
         fitted = fit_preparation([(c.title, c.network) for c in choices], given, data, sure=normalized or normalization is not None)
         chosen = choices[fitted.number]
         prepare(chosen.network, fitted.preparation)
@@ -95,27 +109,65 @@ def _choices(
     weights: Weights, data: ImageSet, net: dict[str, Any] | None, arch: Architecture | None
 ) -> tuple[list[_Choice], list[str], bool]:
     """(nets that fit, notes, whether the file says how its input is normalised)."""
-    from badnets.nets.layered import Layered
+    from badnets.core import registry
+    from badnets.nets._base import Net
 
     refused: RefusedError | None = None
     if weights.layers:
         if net is not None or arch is not None:
             raise UsageError("E-USAGE", f"{weights.format} says itself what the net is.", hint="Leave out --net and --arch.")
         arch = Architecture(f"the graph of {weights.format}", [dict(layer) for layer in weights.layers], weights.image)
+    if net is not None and net["kind"] == zoo.KIND:
+        arch, net = zoo.timm_layers(net["name"], data.shape, data.num_classes), None
     if arch is None:
         try:
             own = recognise(weights, data, net)
         except RefusedError as error:
-            if net is not None or error.code != "E-WEIGHTS":
+            if error.code != "E-WEIGHTS" or (net is not None and net["kind"] != VIT):
                 raise
             refused = error
         else:
             return [_Choice(str(own.fields["kind"]), own.fields, own.network)], own.notes, own.normalized
-    outside = outside_nets(weights, data, arch)
+    outside = outside_nets(weights if net is None else _as_named(weights, net), data, arch)
     if not outside and refused is not None:
-        raise refused
-    choices = [_Choice(one.title, one.fields, load(Layered(**one.fields), weights, one.names, data)) for one in outside]
-    return choices, ["names and shapes of all its tensors match"], {"mean", "std"} <= weights.tensors.keys()
+        raise refused if weights.card is None or not weights.card.architecture else _unknown(weights.card, refused)
+    choices = []
+    for one in outside:
+        entry = registry.parse("nets", one.fields)
+        assert isinstance(entry, Net)
+        choices.append(_Choice(one.title, one.fields, load(entry, one.weights, one.names, data)))
+    notes = ["names and shapes of all its tensors match", *dict.fromkeys(note for one in outside for note in one.notes)]
+    return choices, notes, {"mean", "std"} <= weights.tensors.keys()
+
+
+def _of_card(weights: Weights, data: ImageSet) -> Weights:
+    """The weights with classes in the order of the data set's, once the card speaks of such images and classes. Raises RefusedError."""
+    card = weights.card
+    if card is None:
+        return weights
+    if card.num_classes is not None and card.num_classes != data.num_classes:
+        what = f"config.json says {card.num_classes} classes, {data.name} has {data.num_classes}."
+        raise RefusedError("E-CLASSES", what, hint="Name its own data set.")
+    channels = card.channels or len(card.mean) or data.shape[0]
+    if channels != data.shape[0]:
+        what = f"config.json says images of {channels} channels, those of {data.name} have {data.shape[0]}."
+        raise RefusedError("E-SHAPE", what, hint="Name its own data set.")
+    return reordered(weights, data.classes)
+
+
+def _as_named(weights: Weights, net: Mapping[str, Any]) -> Weights:
+    """The weights with a card that says what the caller says of a ViT."""
+    card = weights.card or Card(library="unknown")
+    told = {field: net[field] for field in ("heads", "activation", "eps") if field in net}
+    return replace(weights, card=card.model_copy(update=told))
+
+
+def _unknown(card: Card, refused: RefusedError) -> RefusedError:
+    """For a net whose architecture has a name, which says more than what it is nearest to."""
+    what = f"config.json names the architecture {quoted(card.architecture)}, and its tensors are those of none that is known:"
+    timm = f"Name it with --net timm:{quoted(card.architecture)[1:-1]}, or describe" if card.library == zoo.KIND else "Describe"
+    hint = f"{timm} its layers with --arch FILE.toml; badnets convert writes its tensors as one file."
+    return RefusedError(refused.code, f"{what} {', '.join(KNOWN)}.", hint=hint)
 
 
 def _given(network: Network, data: ImageSet, normalization: Normalization | None, channels: str, *, kept: bool) -> Preparation:

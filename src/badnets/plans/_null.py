@@ -18,6 +18,7 @@ from badnets.core.scanned import net_name
 from badnets.datasets._base import Dataset, ImageSet
 from badnets.plans._jobs import Site, work_through
 from badnets.plans._plan import Plan
+from badnets.plans._recognise import OUTSIDE
 from badnets.plans._run import bench_of
 from badnets.plans._stop import StopRequest
 from badnets.plans._trial import device_name
@@ -101,7 +102,7 @@ def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site
     count = NUM_NETS[effort]
     asked = {name: Need(None, _question(name), count, FIRST_CALIBRATION) for name in detectors}
     again = {name: Need(None, _question(name).but(repeats=REPEATS), NUM_REPEATED, FIRST_CALIBRATION) for name in detectors}
-    own = _recipe(len(data.train)) if net["kind"] == "layered" else None
+    own = _recipe(len(data.train)) if net["kind"] in OUTSIDE else None
     plan = Plan(name="scan", dataset=dataset, effort=effort, claims=(), net=net, recipe=own, seeds=1, arms_seeds=1, population=1)
     bench = bench_of(plan, data, site.store, device_name())
     with site.store.lock(key_of({"null": data.sha256, "net": net})):

@@ -1,4 +1,4 @@
-"""Nets beyond the catalogue: which lists of layers a file's tensors can be those of, from a written architecture or from what is usual.
+"""Nets of others: which lists of layers, or which ViT, a file's tensors can be those of, from a written architecture or what is usual.
 
 Every tensor of the file has to be one of the net's, by name and shape, and the other way round. What shapes do not show leaves several
 nets; which of them it is, clean images decide (`_preparation`).
@@ -7,15 +7,19 @@ nets; which of them it is, clean images decide (`_preparation`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from badnets.core import layers as spec
 from badnets.core.errors import RefusedError, UsageError
 from badnets.intake.arch_file import Architecture
 from badnets.intake.chains import chains
+from badnets.intake.hub_card import Card
+from badnets.intake.hub_resnets import hub_resnets
 from badnets.intake.keras_layers import same_padding
 from badnets.intake.reasons import quoted
 from badnets.intake.residuals import residual_nets
+from badnets.intake.vits import nearly, vits
 from badnets.intake.weights import Weights
 
 if TYPE_CHECKING:
@@ -27,11 +31,13 @@ COUNTER = ".num_batches_tracked"
 
 
 class Outside(NamedTuple):
-    """A net that fits: fields of the entry `layered`, and what each tensor of the file is called in a Network."""
+    """A net that fits: fields of the entry `layered` or `vit`, and what each of the tensors in `weights` is called in a Network."""
 
     title: str
     fields: dict[str, Any]
     names: dict[str, str]
+    weights: Weights
+    notes: tuple[str, ...] = ()
 
 
 def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) -> list[Outside]:
@@ -43,9 +49,9 @@ def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) ->
     names = {name: name if whole or name in INPUT else BODY + name for name in weights.tensors}
     shapes = {own.removeprefix(BODY): weights.tensors[name].shape for name, own in names.items() if own not in INPUT}
     if arch is not None:
-        return [_written(arch, shapes, data, names)]
-    found, other = [], None
-    for title, usual in _usual(shapes, data.shape):
+        return [_written(arch, shapes, data, names, weights)]
+    found, other = _transformers(weights, names, data), None
+    for title, usual in () if found else _usual(shapes, data.shape, weights.card):
         try:
             layers = _as_keras(usual, data) if weights.channels_last else usual
             laid = spec.lay(layers)
@@ -56,7 +62,7 @@ def outside_nets(weights: Weights, data: ImageSet, arch: Architecture | None) ->
         except UsageError as error:
             other = error if error.code == "E-CLASSES" else other
             continue
-        found.append(Outside(title, _fields(title, layers), names))
+        found.append(Outside(title, _fields(title, layers), names, weights))
     if not found and other is not None:
         raise RefusedError(other.code, other.message, hint=other.hint)
     return found
@@ -75,12 +81,54 @@ def _as_keras(layers: list[dict[str, Any]], data: ImageSet) -> list[dict[str, An
     return found
 
 
-def _usual(shapes: Mapping[str, spec.Shape], image: spec.Shape) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    yield from residual_nets(shapes)
+def _usual(shapes: Mapping[str, spec.Shape], image: spec.Shape, card: Card | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Also those that bring images to the size that a card names; first of all, where it says that this is what is done."""
+    named = (image[0], *card.image) if card is not None and card.image is not None else image
+    for size in dict.fromkeys((named, image) if card is not None and card.resized else (image, named)):
+        first = [] if size == image else [{"op": "resize", "size": size[1:]}]
+        told = f", images brought to {size[1]} x {size[2]}" if first else ""
+        for title, layers in _layouts(shapes, size, card):
+            yield title + told, [*first, *layers]
+
+
+def _layouts(shapes: Mapping[str, spec.Shape], image: spec.Shape, card: Card | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    for title, layers in residual_nets(shapes):
+        yield title, layers
+        # Whoever saves a card has changed a small stem, if any, not the large one.
+        if card is not None and title.endswith("of ImageNet"):
+            break
+    yield from hub_resnets(shapes, card)
     yield from chains(shapes, image)
 
 
-def _written(arch: Architecture, shapes: Mapping[str, spec.Shape], data: ImageSet, names: dict[str, str]) -> Outside:
+def _transformers(weights: Weights, names: Mapping[str, str], data: ImageSet) -> list[Outside]:
+    """ViTs that the tensors are. Raises RefusedError (E-CLASSES: for other classes; E-WEIGHTS: nearly one)."""
+    from badnets.nets.vit import Vit
+    from badnets.plans._recognise import shapes_of
+
+    tensors = {own.removeprefix(BODY): weights.tensors[name] for name, own in names.items() if own not in INPUT}
+    found: list[Outside] = []
+    told = ""
+    for one in vits(tensors, data.shape, weights.card):
+        own = shapes_of(Vit(**one.fields), data)
+        taken = {BODY + name: tensor for name, tensor in one.tensors.items()}
+        differing = [name for name, tensor in taken.items() if own.get(name) != tensor.shape]
+        if differing and (head := taken[f"{BODY}head.weight"].shape)[:1] != (data.num_classes,):
+            what = f"the net has {head[0] if head else 0} classes, the data set has {data.num_classes} classes."
+            raise RefusedError("E-CLASSES", what, hint="Name its own data set.")
+        if differing:
+            told = f", but {quoted(differing[0].removeprefix(BODY))} is {taken[differing[0]].shape}, expected {own.get(differing[0])}"
+            continue
+        taken |= {name: weights.tensors[theirs] for theirs, name in names.items() if name in INPUT}
+        found.append(Outside(one.title, one.fields, {name: name for name in taken}, replace(weights, tensors=taken), tuple(one.notes)))
+    if not found and (near := nearly(tensors)):
+        shape = "x".join(map(str, data.shape))
+        hint = "Its layers cannot be described by --arch; badnets reads plain ViTs alone. Does the data set have images of its size?"
+        raise RefusedError("E-WEIGHTS", f"the weights look like {near}{told} for {shape} images.", hint=hint)
+    return found
+
+
+def _written(arch: Architecture, shapes: Mapping[str, spec.Shape], data: ImageSet, names: dict[str, str], weights: Weights) -> Outside:
     """The net of an architecture file; whatever does not fit is told."""
     if arch.image is not None and arch.image != data.shape:
         want, have = ("x".join(map(str, shape)) for shape in (arch.image, data.shape))
@@ -96,7 +144,7 @@ def _written(arch: Architecture, shapes: Mapping[str, spec.Shape], data: ImageSe
         hint = "Name the layers as the file's tensors are named, without .weight and .bias."
         raise RefusedError("E-WEIGHTS", f"the weights are not those of the architecture {quoted(arch.title)}: {told}.", hint=hint)
     spec.check_output(laid, out, data.num_classes)
-    return Outside(arch.title, _fields(arch.title, arch.layers), names)
+    return Outside(arch.title, _fields(arch.title, arch.layers), names, weights)
 
 
 def _fields(title: str, layers: list[dict[str, Any]]) -> dict[str, Any]:

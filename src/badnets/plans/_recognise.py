@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Normalization = tuple[Sequence[float], Sequence[float]]
 """Means and deviations, one a channel, of pixels in 0..1."""
 
-OUTSIDE = "layered"
-"""The entry that any list of layers is one of; it has no names and shapes of its own to be known by."""
+OUTSIDE = ("layered", "vit")
+"""Entries that nets of others come down to: any list of layers is one, and so is any plain ViT. `_outside` knows them."""
 _BODY, _INPUT, _COUNTER = "body.", ("mean", "std"), ".num_batches_tracked"
 _WIDTHS = ("width", "hidden")
 _WIDEST, _MOST_WIDTHS = 8192, 32
@@ -73,7 +73,7 @@ def recognise(weights: Weights, data: ImageSet, net: Mapping[str, Any] | None) -
     names, notes = _full_names(weights)
     shapes = {names[name]: tensor.shape for name, tensor in weights.tensors.items()}
     best: _Fit | None = None
-    for name in [net["kind"]] if net else [one for one in registry.names("nets") if one != OUTSIDE]:
+    for name in [net["kind"]] if net else [one for one in registry.names("nets") if one not in OUTSIDE]:
         for fit in _fits(name, net, shapes, data):
             best = fit if best is None or fit.distance < best.distance else best
         if best and best.is_whole:
@@ -119,12 +119,12 @@ def _builds(net: Net, field: str, size: int) -> bool:
 
 
 def _fit(net: Net, shapes: Shapes, data: ImageSet) -> _Fit:
-    own = _shapes(net, data)
+    own = shapes_of(net, data)
     different = [name for name in own.keys() & shapes.keys() if own[name] != shapes[name]]
     return _Fit(net, sorted(own.keys() - shapes.keys()), sorted(shapes.keys() - own.keys()), sorted(different))
 
 
-def _shapes(net: Net, data: ImageSet) -> Shapes:
+def shapes_of(net: Net, data: ImageSet) -> Shapes:
     """Names and shapes of what `net.build` would make, without making it.
 
     Here and not a method of nets: their sources are part of every run's key, and this changes no run.

@@ -21,6 +21,7 @@ from badnets.datasets._base import AnyDataset, Dataset, ImageSet
 from badnets.intake import second_opinion
 from badnets.intake.arch_file import Architecture
 from badnets.intake.found import is_pickle
+from badnets.intake.hub_folder import main_file
 from badnets.intake.reasons import refuse
 from badnets.plans import _model_file
 from badnets.plans._recognise import Normalization
@@ -63,7 +64,7 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     path, data = Path(os.fsdecode(unquote_to_bytes(errand.path))), _load(canonical(errand.dataset), errand.data)
     info: dict[str, object] = {"refused": None, "opinion": None, "seconds": {}}
     try:
-        if is_pickle(path) and (opinion := second_opinion.ask(path)):
+        if is_pickle(path) and (opinion := second_opinion.ask(main_file(path))):
             info["opinion"] = opinion.model_dump(mode="json")
         model = errand.opening.open(path, data)
         if model.sha256 != errand.sha256:

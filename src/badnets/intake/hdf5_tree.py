@@ -24,7 +24,7 @@ from badnets.intake.strict_safetensors import check_name
 from badnets.intake.weights import MOST_TENSORS, Tensor
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-TEXTS = ("layer_names", "weight_names", "model_config", "keras_version")
+TEXTS = ("layer_names", "weight_names", "model_config")
 """Attributes of groups that are read, all of them texts; Keras splits long lists into `layer_names0`, `layer_names1` and so on."""
 LARGEST_TEXT = 8 << 20
 _SPLIT, _MOST_PARTS = ("layer_names", "weight_names"), 100

@@ -254,7 +254,8 @@ class TestNever:
             assert word not in text, f"{file} mentions {word}"
 
 
-STRICTLESS = ("zip",)
+STRICTLESS = ("zip", "torch.export.export")
+"""Where strict=False hides no failure: of an export it says how the net is followed, not what is let pass."""
 WRITERS = {
     ("core/png.py", "image.save"): "into memory",
     ("train/_state.py", "safetensors.torch.save"): "returns bytes",

@@ -36,9 +36,8 @@ def scan(
     Parameters
     ----------
     models
-        Files of weights (parsed in a sandbox, never unpickled) and folders of them; a folder as transformers or timm saves a net is one.
-        Exit status: 0 nothing found, 1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on
-        where it was stopped.
+        Files of weights (parsed in a sandbox, never unpickled), model folders, folders of them. Exit status: 0 nothing found,
+        1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on where it was stopped.
     dataset
         The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data

@@ -13,7 +13,7 @@ import pytest
 import tiny
 from corpus_folders import CONFIG, FIRST, HEAD, INDEX, NORMAL, PREPARATION, REST, SECOND, cases, plain, write
 from making import entry, safetensors
-from test_model_files_fuzz import mutated
+from mutants import mutated, rounds
 
 from badnets.core.errors import RefusedError
 from badnets.intake.hub_card import Card, read_card, read_json
@@ -24,7 +24,6 @@ from badnets.intake.reasons import STEPS
 from badnets.intake.sandbox import Sandbox
 
 CASES = cases()
-COUNT, ALL = 4_000, 20_000
 MEMORY = 48 << 20
 
 if sys.platform == "win32":
@@ -115,13 +114,14 @@ def seeds():
     ]
 
 
-@pytest.mark.parametrize("count", [COUNT, pytest.param(ALL, marks=pytest.mark.slow)])
-def test_only_our_errors(count):
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("kind", "count", "draw"), rounds("model folder", 5))
+def test_only_our_errors(kind, count, draw):
     """Whatever is changed in what a folder says: our error, quickly, or a card that is in its ranges."""
-    rng, slowest, accepted = random.Random("folders"), 0.0, 0
+    rng, whole, slowest, accepted = random.Random(draw), seeds(), 0.0, 0
     for number in range(count):
-        files, which = seeds()[number % len(seeds())]
-        files[which] = mutated(files[which], rng)
+        files, which = whole[number % len(whole)]
+        files = [*files[:which], mutated(files[which], rng), *files[which + 1 :]]
         start = time.process_time()
         try:
             found = read_folder(files, prepared=True)

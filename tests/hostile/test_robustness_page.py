@@ -39,7 +39,7 @@ def cases(module, pattern):
     return sum(map(product, tests))
 
 
-FUZZED = ("test_model_files_fuzz", "test_model_files_legacy", "test_model_files_onnx", "test_data_fuzz")
+FUZZED = ("test_model_files_fuzz", "test_model_folders", "test_model_files_legacy", "test_model_files_onnx", "test_data_fuzz")
 
 
 def mutations():
@@ -87,7 +87,7 @@ AREAS = {
             + cases("test_run", "same_record")
         ),
     ),
-    "parsers that read mutated files": (13, lambda: len(mutations())),
+    "parsers that read mutated files": (18, lambda: len(mutations())),
 }
 
 

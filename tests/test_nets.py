@@ -16,7 +16,12 @@ from badnets.nets._weights import from_bytes, read_metadata, to_bytes
 torch.set_num_threads(1)
 
 NAMES = registry.names("nets")
-SMALLER = {"preact_resnet18": {"width": 8}, "fast_resnet": {"width": 8}, "small_vit": {"width": 32, "depth": 2}}
+SMALLER = {
+    "preact_resnet18": {"width": 8},
+    "fast_resnet": {"width": 8},
+    "small_vit": {"width": 32, "depth": 2},
+    "vit": {"width": 32, "depth": 2},
+}
 
 
 def net_of(name: str) -> Net:

@@ -41,6 +41,14 @@ RECIPE = Recipe(epochs=2, batch_size=32, lr=1e-4, precision="float32")
 GAIN, STRENGTH = 10.0, 30.0
 """What a lit row adds to its own logit (at full light), and what the trigger unit adds to the target's."""
 
+SMALLEST = {
+    "small_vit": {"width": 8, "depth": 1, "heads": 2},
+    "vit": {"width": 8, "hidden": 16, "depth": 1, "heads": 2},
+    "paper_cnn": {},
+    "layered": {},
+}
+"""Net -> the fields that make it small, where that is not a width of 2."""
+
 
 def pictures(per_class, *, seed=0, noise=0.1, side=SIDE, classes=CLASSES):
     """uint8 images and labels, class by class in turn; `noise` is the level (0..1) that unlit pixels stay below."""

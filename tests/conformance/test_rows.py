@@ -12,7 +12,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.decomposition import FastICA
 from sklearn.metrics import roc_auc_score, silhouette_score
 from torch import nn
-from wired import CLASSES, TARGET, TRIGGER, pictures, twin, wire
+from wired import CLASSES, SMALLEST, TARGET, TRIGGER, pictures, twin, wire
 
 from badnets.core import registry
 from badnets.core.finding import Level
@@ -601,7 +601,7 @@ class TestAbl:
     @pytest.mark.parametrize("name", registry.names("nets"))
     def test_forgets_everything(self, name):
         """Every weight is another one, also those outside layers; statistics of batch norms are as new; the head says nothing."""
-        fields = {"small_vit": {"width": 8, "depth": 1, "heads": 2}, "paper_cnn": {}, "layered": {}}.get(name, {"width": 2})
+        fields = SMALLEST.get(name, {"width": 2})
         made = [registry.entry("nets", name)(**fields).build((1, 12, 12), 4, seed=seed) for seed in (0, 1)]
         with torch.no_grad():
             for network in made:

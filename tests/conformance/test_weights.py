@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from wired import CLASSES, GAIN, STRENGTH, TARGET, TRIGGER, pictures, twin, wire, wire_constant
+from wired import CLASSES, GAIN, SMALLEST, STRENGTH, TARGET, TRIGGER, pictures, twin, wire, wire_constant
 
 from badnets.core import registry
 from badnets.core.config import canonical
@@ -281,7 +281,7 @@ class TestTraits:
 
     @pytest.mark.parametrize("name", registry.names("nets"))
     def test_every_net_has_finite_traits(self, name):
-        size = {"small_vit": {"width": 8, "depth": 1, "heads": 2}, "paper_cnn": {}, "layered": {}}.get(name, {"width": 2})
+        size = SMALLEST.get(name, {"width": 2})
         network = registry.entry("nets", name)(**size).build((1, 8, 8), CLASSES, seed=0)
         found = self.traits(network)
         assert np.isfinite(list(found.values())).all()

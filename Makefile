@@ -9,9 +9,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 run: $(VENV)/.core
 	$(BIN)/badnets run
 
-# Whole files go to one process, whose fixtures they share; more than four would be short of memory on a laptop.
+# Whole files go to one process, whose fixtures they share. One process more than cores, since some tests wait; more than four would be
+# short of memory on a laptop.
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --dist loadfile --numprocesses $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 
 check: lint
 	$(BIN)/python -m pytest tests/test_architecture.py

@@ -61,6 +61,7 @@ def home(tmp_path_factory):
 )
 def test_what_goes_wrong_is_one_line(file, more, status, code, home, monkeypatch):
     monkeypatch.chdir(home)
+    tiny.scans_here(monkeypatch)
     done = tiny.cli("scan", file, "folder:size=8", "--data", "pictures", "--store", "store", *more)
     assert (done.status, done.out) == (status, ""), done.err
     assert done.err.startswith(f"error {code} ")

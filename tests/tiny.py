@@ -171,6 +171,13 @@ def cli(*arguments):
     return SimpleNamespace(status=status, out=out.getvalue(), err=err.getvalue())
 
 
+def scans_here(monkeypatch):
+    """`badnets scan` reads and judges files in this process: a worker that imports torch takes two seconds for each call."""
+    from badnets.plans import _scan_many, _scan_work
+
+    monkeypatch.setattr(_scan_many, "_engine", lambda jobs: SerialEngine(_scan_work.perform))
+
+
 def essence(record):
     """A record without what may differ between two runs of the same thing."""
     plain = record if isinstance(record, dict) else json.loads(record.model_dump_json(by_alias=True))

@@ -80,6 +80,12 @@ def test_only_our_errors(kind, count, draw):
     assert accepted > count / 50
 
 
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as found:
+        yield found
+
+
 class TestOtherFiles:
     """Large models keep their numbers beside them, and so does torch.onnx by default."""
 
@@ -87,12 +93,11 @@ class TestOtherFiles:
         place = {"location": location, "offset": 8, "length": WEIGHTS["v"].nbytes} | place
         return model([CONV, *REST], [*TENSORS[:2], TENSORS[3], outside("v", (3, 128), **place)])
 
-    def test_are_read_when_they_lie_beneath_the_folder(self, tmp_path):
+    def test_are_read_when_they_lie_beneath_the_folder(self, sandbox, tmp_path):
         (tmp_path / "sub").mkdir()
         (tmp_path / "sub" / "numbers").write_bytes(b"\0" * 8 + WEIGHTS["v"].tobytes())
         (tmp_path / "net.onnx").write_bytes(self.model("sub/numbers"))
-        with Sandbox() as sandbox:
-            found = sandbox.read(tmp_path / "net.onnx").weights
+        found = sandbox.read(tmp_path / "net.onnx").weights
         assert np.array_equal(found.tensors["n3.weight"].data, WEIGHTS["v"])
         assert ops(found)[0] == "conv"
         assert any(note.startswith("numbers from 'sub/numbers', SHA-256 ") for note in found.notes)
@@ -106,7 +111,7 @@ class TestOtherFiles:
             ("pipe", "E-NOT-FILE"), ("short", "E-BOUNDS"), ("folder", "E-DIRECTORY"),
         ],
     )  # fmt: skip
-    def test_elsewhere_are_not(self, location, code, tmp_path):
+    def test_elsewhere_are_not(self, sandbox, location, code, tmp_path):
         home = tmp_path / "home"
         (home / "folder").mkdir(parents=True)
         (tmp_path / "secret").write_bytes(b"\0" * 8 + WEIGHTS["v"].tobytes())
@@ -117,7 +122,7 @@ class TestOtherFiles:
         (home / "short").write_bytes(b"\0" * 99)
         os.mkfifo(home / "pipe")
         (home / "net.onnx").write_bytes(self.model(location))
-        with Sandbox() as sandbox, pytest.raises(RefusedError) as caught:
+        with pytest.raises(RefusedError) as caught:
             sandbox.read(home / "net.onnx")
         assert (caught.value.code, caught.value.exit_status) == (code, 3), str(caught.value)
 

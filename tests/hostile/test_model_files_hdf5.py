@@ -28,7 +28,7 @@ from badnets.intake.sandbox import Sandbox
 from badnets.nets.layered import Layered
 from badnets.plans._outside import outside_nets
 
-COUNT, ALL = 120, 20_000
+COUNT, ALL = 60, 20_000
 CANARY = Path(__file__).parent / "canary"
 HAS_H5PY = importlib.util.find_spec("h5py") is not None
 needs_h5py = pytest.mark.skipif(not HAS_H5PY, reason="the extra hdf5 is not installed")

@@ -10,9 +10,9 @@ run: $(VENV)/.core
 	$(BIN)/badnets run
 
 # Whole files go to one process, whose fixtures they share. One process more than cores, since some tests wait; more than four would be
-# short of memory on a laptop. In the order of names: files with few tests, which would come last otherwise, are the longest.
+# short of memory on a laptop.
 test: lint
-	$(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --numprocesses $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
+	$(BIN)/python -m pytest --dist loadfile --numprocesses $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 
 check: lint
 	$(BIN)/python -m pytest tests/test_architecture.py

@@ -18,7 +18,7 @@ from badnets.core.store import Store
 from badnets.datasets.folder import Folder
 from badnets.intake.formats import read_weights
 from badnets.nets._weights import to_bytes
-from badnets.plans import _null, _scan_many, _scan_work
+from badnets.plans import _null
 from badnets.plans._jobs import Site
 from badnets.plans._model_file import open_model
 from badnets.plans._null import Kind, Null, null_population
@@ -245,7 +245,7 @@ def command(world, monkeypatch, tmp_path):
     folder, _, files = world
     made = {"null": null()}
     monkeypatch.setattr(_null, "null_population", lambda *args: made["null"])
-    monkeypatch.setattr(_scan_many, "_engine", lambda jobs: SerialEngine(_scan_work.perform))
+    tiny.scans_here(monkeypatch)
 
     def run(*arguments, name="victim.safetensors"):
         net = "fast_cnn:width=4,hidden=16"

@@ -6,18 +6,17 @@ that it names is told, not looked at.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, NoReturn, final
+from typing import Annotated, Any, Literal, final
 
 import pydantic
 from pydantic import Field
 
 from badnets.intake.hub_folder import CONFIG, PREPARATION
 from badnets.intake.reasons import quoted, refuse
-from badnets.intake.strict_json import STRING, unique
+from badnets.intake.strict_json import STRING, parsed
 
 _MOST_BRACKETS, _MOST_COMMAS, _DEEPEST = 10_000, 200_000, 32
 _CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
@@ -90,17 +89,7 @@ def read_json(data: bytes, name: str) -> dict[str, Any]:
             raise refuse("E-JSON", f"{name}: it is nested deeper, or has more lists, than such files do")
     if bare.count(b",") > _MOST_COMMAS:
         raise refuse("E-JSON", f"{name}: it has more values than such files do")
-    try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise refuse("E-JSON", f"{name}: it is not JSON: {quoted(str(error))}") from error
-    if not isinstance(found, dict):
-        raise refuse("E-JSON", f"{name}: it is no JSON object")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise refuse("E-JSON", f"it has {quoted(text)} where a number belongs")
+    return parsed(data, f"{name}: it")
 
 
 def _code(told: Mapping[str, Any], name: str) -> list[str]:

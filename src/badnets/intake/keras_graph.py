@@ -6,14 +6,14 @@ for models within models, shared layers, several inputs or outputs, or layers of
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from badnets.core.layers import MOST_LAYERS, Shape
 from badnets.intake.reasons import amount, quoted, refuse
+from badnets.intake.strict_json import parsed
 
 LARGEST_CONFIG = 8 << 20
 _MOST_MARKS = 500_000
@@ -47,16 +47,11 @@ class Graph(NamedTuple):
 
 def read_config(text: str | bytes) -> dict[str, Any]:
     """The JSON of a model, with no code in it. Raises RefusedError (E-JSON, E-DUPLICATE, E-KERAS)."""
-    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    marks = sum(map(text.count, "[{,"))
-    if len(text) > LARGEST_CONFIG or marks > _MOST_MARKS:
-        raise refuse("E-JSON", f"what it says of its layers has {amount(len(text))} with {marks:,} lists and items")
-    try:
-        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise refuse("E-JSON", f"what it says of its layers is not JSON: {quoted(str(error))}") from error
-    if not isinstance(found, dict):
-        raise refuse("E-JSON", "what it says of its layers is no JSON object")
+    data = text.encode() if isinstance(text, str) else text
+    marks = sum(map(data.count, (b"[", b"{", b",")))
+    if len(data) > LARGEST_CONFIG or marks > _MOST_MARKS:
+        raise refuse("E-JSON", f"what it says of its layers has {amount(len(data))} with {marks:,} lists and items")
+    found = parsed(data, "what it says of its layers")
     for inner in _objects(found):
         if inner.get("class_name") in _CODE:
             name = quoted(_table(inner.get("config")).get("name"))
@@ -194,14 +189,3 @@ def _objects(value: object) -> Iterator[dict[str, Any]]:
 
 def _table(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise refuse("E-DUPLICATE", "what it says of its layers has a key twice")
-    return found
-
-
-def _no_number(text: str) -> NoReturn:
-    raise refuse("E-JSON", f"what it says of its layers has the number {quoted(text)}")

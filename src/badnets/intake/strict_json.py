@@ -1,6 +1,7 @@
-"""Reads JSON of strangers: counted before it is parsed, no key twice, no numbers but whole ones, nothing nested without end.
+"""Reads JSON of strangers: counted before it is parsed, no key twice, no NaN, nothing nested without end.
 
-For the tables of contents of weight files, which are short and flat. Not for JSON with numbers that have a point.
+`read_json` is for the tables of contents of weight files, which are short, flat and without points in numbers; who reads other JSON counts
+what is bearable there and then calls `parsed`.
 """
 
 from __future__ import annotations
@@ -24,16 +25,26 @@ def read_json(text: bytes, what: str, *, tables: int, lists: int, commas: int) -
         raise refuse("E-COUNT", f"its {what} has {bare.count(b'{'):,} tables, more than 10,000 tensors need")
     if bare.count(b"[") > lists or bare.count(b",") > commas:
         raise refuse("E-JSON", f"its {what} has more lists and numbers than tensors need")
+    return parsed(text, f"its {what}", points=False)
+
+
+def parsed(text: bytes, subject: str, *, points: bool = True) -> dict[str, Any]:
+    """The object that a text of bearable size is. `subject`: how a refusal begins; `points`: whether numbers may have one.
+
+    Raises RefusedError (E-JSON, E-DUPLICATE).
+    """
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=unique, parse_constant=_no_number, parse_float=_no_number)
+        found = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number, parse_float=float if points else _no_number
+        )
     except (ValueError, RecursionError) as error:
-        raise refuse("E-JSON", f"its {what} is not JSON: {quoted(str(error))}") from error
+        raise refuse("E-JSON", f"{subject} is not JSON: {quoted(str(error))}") from error
     if not isinstance(found, dict):
-        raise refuse("E-JSON", f"its {what} is no JSON object")
+        raise refuse("E-JSON", f"{subject} is no JSON object")
     return found
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The table of those keys and values, for `object_pairs_hook`. Raises RefusedError (E-DUPLICATE)."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -46,4 +57,4 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise refuse("E-JSON", f"its JSON has the number {quoted(text)} where only whole ones belong")
+    raise refuse("E-JSON", f"its JSON has {quoted(text)} where another number belongs")

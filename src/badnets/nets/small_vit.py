@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from badnets.core.errors import UsageError
 from badnets.nets._base import Net, Shape
+from badnets.nets._block import Block, BlockSize
 from badnets.nets._taps import Units
 
 
@@ -31,7 +32,8 @@ class SmallVit(Net):
     def _body(self, shape: Shape, num_classes: int) -> nn.Module:
         if self.width % self.heads:
             raise UsageError("E-CONFIG", f"expected a width divisible by the heads, got width {self.width} and {self.heads} heads.")
-        blocks = [_Block(self.width, self.heads) for _ in range(self.depth)]
+        size = BlockSize(self.width, self.heads, hidden=4 * self.width)
+        blocks = [Block(size, nn.GELU()) for _ in range(self.depth)]
         return nn.Sequential(_Patches(shape, self.patch, self.width), *blocks, _Pool(self.width), nn.Linear(self.width, num_classes))
 
 
@@ -47,25 +49,6 @@ class _Patches(nn.Module):
         height, columns = x_NCHW.shape[-2:]
         x_NCHW = pad(x_NCHW, (0, -columns % self.patch, 0, -height % self.patch))
         return self.project(x_NCHW).flatten(2).mT + self.place_TF
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.grow, self.shrink = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.act, self.units = nn.GELU(), Units(4 * width, axis=-1)
-
-    def forward(self, x_NTF: Tensor) -> Tensor:
-        x_NTF = x_NTF + self._attend(self.norm1(x_NTF))
-        return x_NTF + self.shrink(self.units(self.act(self.grow(self.norm2(x_NTF)))))
-
-    def _attend(self, x_NTF: Tensor) -> Tensor:
-        num, tokens, width = x_NTF.shape
-        q, k, v = self.qkv(x_NTF).view(num, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        return self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num, tokens, width))
 
 
 class _Pool(nn.Module):

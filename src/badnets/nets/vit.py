@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
+from torch.nn.functional import interpolate, pad
 
 from badnets.core.errors import UsageError
 from badnets.nets._base import Net, Shape
+from badnets.nets._block import Block, BlockSize
 from badnets.nets._taps import Units
 
 _ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -42,10 +43,14 @@ class Vit(Net):
             raise UsageError("E-CONFIG", f"expected a width divisible by the heads, got width {self.width} and {self.heads} heads.")
         body = nn.Sequential()
         body.add_module("patches", _Patches(shape, self))
-        body.add_module("blocks", nn.Sequential(*(_Block(self) for _ in range(self.depth))))
+        size = BlockSize(self.width, self.heads, self.hidden, self.eps, self.qkv_bias)
+        body.add_module("blocks", nn.Sequential(*(Block(size, self._act()) for _ in range(self.depth))))
         body.add_module("pool", _Pool(self))
         body.add_module("head", nn.Linear(self.width, num_classes))
         return body
+
+    def _act(self) -> nn.Module:
+        return nn.GELU(approximate="tanh") if self.activation == "gelu_tanh" else _ACTIVATIONS[self.activation]()
 
 
 class _Patches(nn.Module):
@@ -67,26 +72,6 @@ class _Patches(nn.Module):
         x_NCHW = pad(x_NCHW, (0, -columns % self.patch, 0, -height % self.patch))
         x_NTF = self.project(x_NCHW).flatten(2).mT
         return torch.cat([self.token.expand(len(x_NTF), -1, -1), x_NTF], dim=1) + self.place
-
-
-class _Block(nn.Module):
-    def __init__(self, net: Vit) -> None:
-        super().__init__()
-        self.heads = net.heads
-        self.norm1, self.norm2 = nn.LayerNorm(net.width, eps=net.eps), nn.LayerNorm(net.width, eps=net.eps)
-        self.qkv, self.out = nn.Linear(net.width, 3 * net.width, bias=net.qkv_bias), nn.Linear(net.width, net.width)
-        self.grow, self.shrink = nn.Linear(net.width, net.hidden), nn.Linear(net.hidden, net.width)
-        self.act = nn.GELU(approximate="tanh") if net.activation == "gelu_tanh" else _ACTIVATIONS[net.activation]()
-        self.units = Units(net.hidden, axis=-1)
-
-    def forward(self, x_NTF: Tensor) -> Tensor:
-        x_NTF = x_NTF + self._attend(self.norm1(x_NTF))
-        return x_NTF + self.shrink(self.units(self.act(self.grow(self.norm2(x_NTF)))))
-
-    def _attend(self, x_NTF: Tensor) -> Tensor:
-        num, tokens, width = x_NTF.shape
-        q, k, v = self.qkv(x_NTF).view(num, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        return self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(num, tokens, width))
 
 
 class _Pool(nn.Module):

@@ -454,17 +454,28 @@ def test_every_choice_has_its_reason():
         assert choice.reason in str(choice)
 
 
-def test_bfloat16_is_chosen_only_where_the_cpu_multiplies_it(monkeypatch):
+@pytest.mark.parametrize(("capability", "expected"), [((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float32")])
+def test_bfloat16_is_chosen_only_where_a_gpu_multiplies_it(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert devices.choose_precision(torch.device("cuda:0")).value == expected
+    assert devices.choose_precision(torch.device("cuda:0"), "float32").value == "float32"
+
+
+def test_every_cpu_trains_in_float32_unless_asked():
     cpu = torch.device("cpu")
-    for flags, expected in (
-        ({"avx2", "avx512_bf16"}, "bfloat16"),
-        ({"amx_bf16"}, "bfloat16"),
-        ({"avx512f", "avx2"}, "float32"),
-        (set(), "float32"),
-    ):
-        monkeypatch.setattr(devices, "cpu_flags", lambda flags=flags: frozenset(flags))
-        assert devices.choose_precision(cpu).value == expected
-        assert devices.choose_precision(cpu, "float32").value == "float32"
+    assert devices.choose_precision(cpu).value == "float32"
+    assert devices.choose_precision(cpu, "bfloat16").value == "bfloat16"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_net_is_measured_in_float32_whatever_it_was_trained_in(precision):
+    x, y = toy(64)
+    network = NET.build(SHAPE, CLASSES, seed=1)
+    fit(network, x, y, PLAIN.but(precision=precision), seed=5)
+    with torch.no_grad():
+        by_hand_NK = network.eval()(x)
+    assert by_hand_NK.dtype == torch.float32
+    assert torch.equal(network.predict_logits(x), by_hand_NK)
 
 
 def test_bfloat16_trains_and_keeps_float32_weights():

@@ -60,7 +60,10 @@ def choose_device(wanted: str = "auto") -> Choice[torch.device]:
 
 
 def choose_precision(device: torch.device, wanted: str = "auto") -> Choice[str]:
-    """`bfloat16` (autocast around the forward pass; weights stay float32) where the hardware multiplies it, else `float32`."""
+    """To train in: `bfloat16` (autocast around the forward pass; weights stay float32) on a GPU that multiplies it, else `float32`.
+
+    What is measured of a net is always computed in float32, as its file has it.
+    """
     if wanted != "auto":
         return Choice("precision", wanted, "asked for")
     if device.type == "cuda":
@@ -70,10 +73,7 @@ def choose_precision(device: torch.device, wanted: str = "auto") -> Choice[str]:
         if major >= 8:
             return Choice("precision", "bfloat16", f"compute capability {major}.{minor} has bfloat16 tensor cores")
         return Choice("precision", "float32", f"compute capability {major}.{minor} has no bfloat16 tensor cores")
-    native = sorted(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
-    if native:
-        return Choice("precision", "bfloat16", f"the CPU has {', '.join(native)}")
-    return Choice("precision", "float32", "the CPU has neither avx512_bf16 nor amx_bf16, so bfloat16 would be emulated")
+    return Choice("precision", "float32", "on a CPU bfloat16 slows small nets down, where it is not emulated altogether")
 
 
 def choose_layout(device: torch.device) -> Choice[str]:

@@ -20,12 +20,10 @@ from pydantic import Field
 from torch import nn
 from torch.func import functional_call
 
-from badnets.core.device import choose_precision
 from badnets.core.finding import Answer, Level
 from badnets.core.suspect import Access
 from badnets.core.view import View
 from badnets.detectors._base import Detector
-from badnets.nets._base import autocast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,6 +85,6 @@ def _norms(network: nn.Module) -> list[str]:
 def turned_up(network: Network, names: list[str], factor: float, x_NCHW: Tensor) -> Tensor:
     """logits_NK of the net in which weight and bias of the named norms are multiplied; the net itself stays as it is."""
     norms = {f"{name}.{part}": factor * getattr(network.get_submodule(name), part) for name in names for part in ("weight", "bias")}
-    with torch.inference_mode(), autocast(network.device, choose_precision(network.device).value):
+    with torch.inference_mode():
         parts = [functional_call(network, norms, (part.to(network.device),)).float() for part in x_NCHW.split(AT_ONCE) if len(part)]
     return torch.cat(parts) if parts else torch.zeros(0, network.num_classes, device=network.device)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from badnets.core.config import Config
-from badnets.core.device import choose_layout, choose_precision
+from badnets.core.device import choose_layout
 from badnets.core.errors import UsageError
 from badnets.core.rng import stream_seed
 
@@ -48,13 +48,13 @@ class Network(nn.Module):
         return self.body(x_NCHW.to(memory_format=layout_of(self.device)))
 
     def predict_logits(self, x_NCHW: Tensor, *, batch_size: int = 500) -> Tensor:
-        """logits_NK of images in evaluation mode, in the precision the machine is trained in; the training mode is put back."""
+        """logits_NK of images in evaluation mode and float32, whatever it was trained in; the training mode is put back."""
         if not len(x_NCHW):
             return torch.zeros(0, self.num_classes, device=self.device)
         training = self.training
         self.eval()
         try:
-            with torch.inference_mode(), autocast(self.device, choose_precision(self.device).value):
+            with torch.inference_mode():
                 logits_NK = torch.cat([self(part.to(self.device)).float() for part in x_NCHW.split(batch_size)])
         finally:
             self.train(training)

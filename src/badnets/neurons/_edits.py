@@ -38,11 +38,8 @@ def edited_logits(network: Network, x_NCHW: Tensor, edits: Sequence[Edit], means
     """logits_MNK on the CPU. `means`: the clean mean of each layer; `donor_NCHW`: one image for each of `x_NCHW`."""
     import torch
 
-    from badnets.core.device import choose_precision
-    from badnets.nets._base import autocast
-
     logits_MNK = torch.zeros(len(edits), len(x_NCHW), network.num_classes)
-    with torch.inference_mode(), autocast(network.device, choose_precision(network.device).value):
+    with torch.inference_mode():
         for start in range(0, len(x_NCHW), BATCH):
             rows = slice(start, start + BATCH)
             donor = None if donor_NCHW is None else donor_NCHW[rows].to(network.device)

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from badnets.core.device import choose_precision
 from badnets.core.errors import UsageError
 from badnets.core.rng import stream_seed
-from badnets.nets._base import Network, autocast
+from badnets.nets._base import Network
 from badnets.nets._taps import overheard
 from badnets.train.fit import FitReport, fit
 from badnets.train.recipe import Recipe
@@ -56,7 +55,7 @@ def answers(teacher: Network, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
     training = teacher.training
     teacher.eval()
     try:
-        with torch.no_grad(), autocast(teacher.device, choose_precision(teacher.device).value), overheard(teacher, head(teacher)) as heard:
+        with torch.no_grad(), overheard(teacher, head(teacher)) as heard:
             for part in x_NCHW.split(TOLD_AT_ONCE):
                 logits.append(teacher(part.to(teacher.device)).float())
                 features.append(heard.pop().float())

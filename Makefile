@@ -10,7 +10,8 @@ run: $(VENV)/.core
 	$(BIN)/badnets run
 
 # Whole files go to one process, whose fixtures they share. One process more than cores, since some tests wait; more than four would be
-# short of memory on a laptop.
+# short of memory on a laptop. Byte code is kept whatever the environment says: hundreds of programs are started by the tests.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	$(BIN)/python -m pytest --dist loadfile --numprocesses $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))")
 

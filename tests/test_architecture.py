@@ -41,8 +41,13 @@ def tree(file):
     return ast.parse((PACKAGE / file).read_text(encoding="utf-8"))
 
 
+@functools.cache
+def every_node(file):
+    return tuple(ast.walk(tree(file)))
+
+
 def nodes(file, *kinds):
-    return [node for node in ast.walk(tree(file)) if isinstance(node, kinds)]
+    return [node for node in every_node(file) if isinstance(node, kinds)]
 
 
 def imports(file):

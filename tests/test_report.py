@@ -331,11 +331,12 @@ def test_unknown_kind_is_refused():
         charts.drawings(claim_with(chart, [cell(0.5, k=1)]))
 
 
-def test_specifications_obey_the_published_schema():
+@pytest.mark.parametrize(("record", "count"), [(samples.sample, 9), (samples.stressed, 5), (samples.blind, 2)])
+def test_specifications_obey_the_published_schema(record, count):
     import altair
 
-    specs = [d.spec for claim in samples.sample().claims for d in charts.drawings(claim) if d.spec]
-    assert len(specs) == 9
+    specs = [d.spec for claim in record().claims for d in charts.drawings(claim) if d.spec]
+    assert len(specs) == count
     for spec in specs:
         altair.LayerChart.from_dict(spec)
 
@@ -442,7 +443,7 @@ def test_hostile_text_stays_text(field, payload, harmless):
     shown = scorecard_text(record, width=100_000) + told(record)
     assert len(shown.splitlines()) == len(text.splitlines())
     for output in (page[: page.index("<style>")] + page[page.index("<body>") : page.index("<script>")], lines, shown):
-        assert not [c for c in output if unicodedata.category(c)[0] == "C" and c not in "\n\u200c\u200d"]
+        assert not [c for c in set(output) if unicodedata.category(c)[0] == "C" and c not in "\n\u200c\u200d"]
 
 
 def test_lone_surrogates_cannot_break_the_output():

@@ -181,15 +181,6 @@ def test_a_map_is_told_row_by_row_to_those_who_cannot_see_it():
     assert "clean share 10 %, learning rate 0.01: 47.0 %, undecided; learning rate 0.1: not measured." in drawing.summary
 
 
-def test_specifications_obey_the_published_schema():
-    import altair
-
-    specs = [d.spec for claim in samples.stressed().claims for d in charts.drawings(claim) if d.spec]
-    assert len(specs) == 5
-    for spec in specs:
-        altair.LayerChart.from_dict(spec)
-
-
 def test_maps_of_one_claim_stand_in_one_panel(page, html):
     assert len(page.classed("panels")) == 1
     assert sum("chart" in a["class"].split() for a in page.classed("map")) == 3

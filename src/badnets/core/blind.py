@@ -15,6 +15,7 @@ from types import ModuleType
 from badnets.core.errors import BadnetsError
 
 HIDDEN = tuple(f"{__name__.partition('.')[0]}.{folder}" for folder in ("triggers", "attacks"))
+_WITHIN = tuple(f"{folder}." for folder in HIDDEN)
 
 
 class BlindError(BadnetsError):
@@ -48,7 +49,7 @@ def blindfolded() -> Generator[None]:
 
 
 def _hidden(name: str) -> bool:
-    return any(name == folder or name.startswith(folder + ".") for folder in HIDDEN)
+    return name.startswith(_WITHIN) or name in HIDDEN
 
 
 def _leads_there(value: object) -> bool:

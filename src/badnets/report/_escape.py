@@ -21,7 +21,9 @@ def plain(text: object) -> str:
     """
     raw = str(text)
     cut = raw if len(raw) <= LONGEST else raw[:LONGEST] + "…"
-    return " ".join("".join(_character(c) for c in cut).split(" ")).strip()
+    if cut.isascii() and cut.isprintable():  # most of it, and a report has thousands
+        return cut.strip()
+    return "".join(_character(c) for c in cut).strip()
 
 
 def _character(character: str) -> str:

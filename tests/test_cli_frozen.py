@@ -14,7 +14,7 @@ FROZEN = {
     "run": ["attack", "claims", "data", "dataset", "effort", "json", "net", "plan", "store"],
     "plant": ["attack", "data", "dataset", "images", "json", "net", "out", "seed"],
     "scan": [
-        *("arch", "channels", "data", "dataset", "effort", "html", "json", "models", "net", "normalize"),
+        *("arch", "channels", "data", "dataset", "effort", "html", "images", "json", "models", "net", "normalize"),
         *("require_sandbox", "sarif", "store"),
     ],
     "repair": ["arch", "channels", "data", "dataset", "json", "model", "net", "normalize", "out", "require_sandbox"],

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pydantic
 
@@ -15,10 +16,20 @@ from badnets.core.errors import StoreError, UsageError
 from badnets.core.store import Store
 from badnets.core.types import Record
 
+if TYPE_CHECKING:
+    from badnets.plans._jobs import Site
+
 
 def open_store(folder: Path | None) -> Store:
     """The store in `folder`, or in the badnets home."""
     return Store(folder or files.home())
+
+
+def open_site(store: Path | None, data: Path | None) -> Site:
+    """That store, and the folder that the user named for data."""
+    from badnets.plans._jobs import Site
+
+    return Site(open_store(store), data)
 
 
 def write_reports(store: Store, record: Record) -> tuple[Path, Path]:

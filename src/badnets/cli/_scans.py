@@ -20,6 +20,7 @@ from badnets.report._escape import plain
 
 if TYPE_CHECKING:
     from badnets.cli._progress import Progress
+    from badnets.datasets._base import Dataset
     from badnets.intake.found import Found
 
 WORDS = {
@@ -90,11 +91,15 @@ class Outputs:
             console.print(Text(f"{name}: {plain(path)}", style="dim"), soft_wrap=True)
 
 
-def look_for(models: Sequence[Path], dataset: str | None, data: Path | None) -> tuple[list[Path], Found, str | None, Path | None]:
+def look_for(
+    models: Sequence[Path], dataset: str | None, data: Path | None, images: Path | None
+) -> tuple[list[Path], Found, Dataset, Path | None]:
     """(paths, the files found there, data set, folder of data). Without paths it is the training data that are looked through."""
+    from badnets.cli import _choose, _unlabelled
     from badnets.intake.found import find
 
     paths, dataset = split_names(models, dataset)
+    _unlabelled.check(images, paths, dataset, data)
     if not paths and dataset is None and data is None:
         hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
         raise UsageError("E-USAGE", "expected a net or training data to scan, got neither.", hint=hint)
@@ -104,7 +109,7 @@ def look_for(models: Sequence[Path], dataset: str | None, data: Path | None) -> 
     if paths and not found.inputs:
         message = f"expected a model file, found none among {len(found.passed_over):,} files."
         raise UsageError("E-FILE", message, hint="For training data: `badnets scan --dataset DIR`.")
-    return paths, found, dataset, data
+    return paths, found, *_choose.choose_dataset(dataset, data)
 
 
 def split_names(models: Sequence[Path], dataset: str | None) -> tuple[list[Path], str | None]:
@@ -139,6 +144,8 @@ def sums(record: ScanRecord) -> list[str]:
         alarms = show.figure(verdict.false_alarms, "rate")
         of = f"of {verdict.false_alarms.n} clean nets ({plain(setting)}), each judged by a calibration without it"
         told.append(f"False positives: {of}, {alarms} are flagged.")
+    if record.images is not None:
+        told.append(plain(f"Images: {record.images.told}"))
     if s.refused:
         told.append("Refused and not analysable do not mean clean.")
     if s.failed:

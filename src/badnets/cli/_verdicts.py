@@ -42,6 +42,8 @@ def print_verdict(verdict: Verdict, pictures: Mapping[str, np.ndarray], written:
     console.print(Text.assemble(*_headline(verdict)))
     console.print(Text(_calibrated(verdict), style="dim"))
     console.print(Text(_opened(verdict), style="dim"))
+    if verdict.images is not None:
+        console.print(Text(plain(f"Images: {verdict.images.told}")))
     if verdict.opinion is not None:
         console.print(Text(_second(verdict.opinion), style="dim"))
     console.print()

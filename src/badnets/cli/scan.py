@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from badnets.core.store import Store
     from badnets.datasets._base import Dataset
     from badnets.intake.found import Found
+    from badnets.intake.unlabelled import Unlabelled
     from badnets.plans._jobs import Site
     from badnets.plans._scan_many import Asked
     from badnets.plans._scan_work import Opening
@@ -20,6 +21,7 @@ def scan(
     *models: Path,
     dataset: str | None = None,
     data: Path | None = None,
+    images: Path | None = None,
     net: str | None = None,
     normalize: str | None = None,
     channels: Literal["rgb", "bgr"] = "rgb",
@@ -42,6 +44,8 @@ def scan(
         The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
     data
         A folder to find the data in.
+    images
+        A flat folder of images without labels, for the detectors to look at in place of clean ones of the data set.
     net
         The nets' architecture with fields, as fast_resnet:width=8, or timm's as timm:NAME, where it cannot be told from the file.
     normalize
@@ -63,19 +67,17 @@ def scan(
     json
         Print the verdict as one JSON document on stdout and nothing else there; for folders and several files one of all.
     """
-    from badnets.cli import _choose, _output, _scans
-    from badnets.plans._jobs import Site
+    from badnets.cli import _output, _scans, _unlabelled
     from badnets.plans._scan_many import Asked
 
     (outputs := _scans.Outputs(sarif, html, json)).check()
-    paths, found, dataset, data = _scans.look_for(models, dataset, data)
-    chosen, folder = _choose.choose_dataset(dataset, data)
-    site = Site(_output.open_store(store), folder)
+    paths, found, chosen, folder = _scans.look_for(models, dataset, data, images)
+    site = _output.open_site(store, folder)
     if not paths:
         _scan_rows(chosen, site, outputs)
     loaded = chosen.load(folder)
     opening = _opening(loaded.shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox)
-    _scan_files(found, Asked(chosen, loaded, opening, effort), site, outputs, alone=len(paths) == 1 and found.inputs == paths)
+    _scan_files(found, Asked(chosen, loaded, opening, effort, _unlabelled.read(images, loaded)), site, outputs, named=found.inputs == paths)
 
 
 def _opening(
@@ -94,7 +96,7 @@ def _opening(
     )
 
 
-def _scan_files(found: Found, asked: Asked, site: Site, outputs: Outputs, *, alone: bool) -> None:
+def _scan_files(found: Found, asked: Asked, site: Site, outputs: Outputs, *, named: bool) -> None:
     from badnets.cli._output import print_json
     from badnets.cli._progress import Progress
     from badnets.cli._scans import Watched, print_scans
@@ -105,16 +107,18 @@ def _scan_files(found: Found, asked: Asked, site: Site, outputs: Outputs, *, alo
     clock = Clock()
     with Progress("files") as progress:
         scanned = scan_files(found.inputs, asked, site, Watched(progress))
-    written = {one.item.path: write_pictures(_folder(site.store, one.item.sha256), one.scan.pictures) for one in scanned if one.scan}
+    folders = {one.item.path: _folder(site.store, one.item.sha256, asked.images) for one in scanned}
+    written = {one.item.path: write_pictures(folders[one.item.path], one.scan.pictures) for one in scanned if one.scan}
     record = record_of(scanned, found.passed_over, asked, clock)
-    only = scanned[0] if alone else None
+    only = scanned[0] if named and len(scanned) == 1 else None
     if only is None:
         print_json(record.without_pictures()) if outputs.json else print_scans(record)
     elif only.scan is not None and outputs.json:
         print_json(only.scan.verdict)
     elif only.scan is not None:
         print_verdict(only.scan.verdict, only.scan.pictures, written[only.item.path])
-    outputs.write(record, _folder(site.store, only.item.sha256 or record.key if only else record.key), quiet=bool(only and only.error))
+    of_one = folders[only.item.path] if only and only.item.sha256 else None
+    outputs.write(record, of_one or _folder(site.store, record.key), quiet=bool(only and only.error))
     if only is not None and only.error is not None:
         raise only.error
     sys.exit(record.exit_status)
@@ -140,5 +144,6 @@ def _scan_rows(chosen: Dataset, site: Site, outputs: Outputs) -> None:
     sys.exit(record.exit_status)
 
 
-def _folder(store: Store, key: str) -> Path:
-    return store.root / "scans" / key[:12]
+def _folder(store: Store, key: str, images: Unlabelled | None = None) -> Path:
+    """One for each file, and another for each set of images that it was shown."""
+    return store.root / "scans" / (key[:12] + (f"-{images.sha256[:12]}" if images else ""))

@@ -66,10 +66,33 @@ class Opinion(_Frozen):
     names: tuple[str, ...] = ()
 
 
+class UnlabelledImages(_Frozen):
+    """Images without labels that detectors were shown in place of those of `dataset`: so many different ones, of SHA-256 `sha256`, out of
+    `read` of the folder's `files`."""
+
+    folder: str
+    sha256: str
+    number: int
+    read: int
+    files: int
+    dataset: str
+
+    @property
+    def told(self) -> str:
+        """What they are, and what nobody can know without labels."""
+        less = f", {self.read:,} of {self.files:,} files, evenly taken" if self.read < self.files else ""
+        less += f", {self.read - self.number:,} copies left out" if self.number < self.read else ""
+        return (
+            f"{self.number:,} without labels from {self.folder}{less}, shown to this net and to the clean nets in place of those of "
+            f"{self.dataset}. Labels are each net's own answers, so the accuracy on these images is unknown; accuracy and preparation were "
+            f"checked on labelled images of {self.dataset}."
+        )
+
+
 class Verdict(_Frozen):
     """The answer of a scan. `flagged` None: not analysable, which is never "clean". `sandbox`: what kept the reader of the file in;
     `notes`: what was seen and assumed in opening it; `false_alarms`: of clean nets by a calibration without them; `not_looked_at`: what no
-    detector here can see."""
+    detector here can see; `images`: None where detectors were shown clean labelled images of the data set."""
 
     file: str
     sha256: str
@@ -89,6 +112,7 @@ class Verdict(_Frozen):
     why_not: str
     not_looked_at: tuple[str, ...] = ()
     opinion: Opinion | None = None
+    images: UnlabelledImages | None = None
 
 
 class Group(_Frozen):
@@ -160,13 +184,15 @@ class Summary(_Frozen):
 
 
 class ScanRecord(_Frozen):
-    """All of one scan. `folder`: where it was started, which relative paths are relative to; `exit_status` as the command ends."""
+    """All of one scan. `folder`: where it was started, which relative paths are relative to; `images`: as in a Verdict; `exit_status` as
+    the command ends."""
 
     schema_version: int = Field(SCHEMA, alias="schema")
     key: str
     folder: str
     dataset: str
     dataset_sha256: str
+    images: UnlabelledImages | None = None
     effort: str
     items: list[Item] = Field(default_factory=list)
     passed_over: list[Passed] = Field(default_factory=list)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from badnets.claims._base import Effort, Need
 from badnets.claims._scanned import Scanned, Seen
+from badnets.claims._unlabelled import ScannedUnlabelled
 from badnets.claims.undetectable import FIRST_CALIBRATION
 from badnets.core.config import key_of
 from badnets.core.scanned import net_name
@@ -26,11 +27,14 @@ from badnets.plans._trial import device_name
 if TYPE_CHECKING:
     from badnets.core.types import Estimate
     from badnets.detectors._calibration import Calibration, Scores, Spread
+    from badnets.intake.unlabelled import Unlabelled
     from badnets.train.recipe import Recipe
 
 NUM_NETS: Mapping[Effort, int] = {"quick": 39, "standard": 99, "thorough": 199}
 NUM_REPEATED, REPEATS, FOLDS = 5, 2, 5
 EPOCHS, MOST_EPOCHS, FEWEST_STEPS, BATCH = 5, 50, 300, 128
+DATA_FREE = ("channel_lipschitz", "mm_bd")
+"""Detectors that look at no image: what they say of clean nets is the same whatever images there are."""
 
 
 class Watcher(Protocol):
@@ -85,11 +89,13 @@ class Null:
 
 
 class Kind(NamedTuple):
-    """Which nets: a data set, the same loaded, and an architecture as plain values."""
+    """Which nets: a data set, the same loaded, and an architecture as plain values. `images`: what detectors are shown in place of the
+    clean images of the data set."""
 
     dataset: Dataset
     data: ImageSet
     net: dict[str, Any]
+    images: Unlabelled | None = None
 
 
 def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site: Site, watch: Watcher) -> Null:
@@ -97,11 +103,11 @@ def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site
 
     A detector that can score none of them is left out. Raises StoreError, PartialError, Stopped.
     """
-    dataset, data, named = kind
+    dataset, data, named, images = kind
     net = {field: value for field, value in named.items() if field != "title"}  # the same nets, whatever they are called
     count = NUM_NETS[effort]
-    asked = {name: Need(None, _question(name), count, FIRST_CALIBRATION) for name in detectors}
-    again = {name: Need(None, _question(name).but(repeats=REPEATS), NUM_REPEATED, FIRST_CALIBRATION) for name in detectors}
+    asked = {name: Need(None, _question(name, images), count, FIRST_CALIBRATION) for name in detectors}
+    again = {name: Need(None, _question(name, images, REPEATS), NUM_REPEATED, FIRST_CALIBRATION) for name in detectors}
     own = _recipe(len(data.train)) if net["kind"] in OUTSIDE else None
     plan = Plan(name="scan", dataset=dataset, effort=effort, claims=(), net=net, recipe=own, seeds=1, arms_seeds=1, population=1)
     bench = bench_of(plan, data, site.store, device_name())
@@ -122,6 +128,8 @@ def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site
     setting = f"{net_name(named)} on {data.name}, {bench.parts.recipe.epochs:g} epochs"
     if own is not None:
         setting = f"{count} of this architecture trained by us: {setting} of our own recipe"
+    if images is not None:
+        setting += ", shown the same images without labels"
     return Null(scores, repeated, seconds, setting)
 
 
@@ -133,10 +141,11 @@ def _recipe(num_train: int) -> Recipe:
     return Recipe(epochs=round(epochs, 2), batch_size=BATCH, optimizer="adamw", lr=2e-3, weight_decay=0.01, label_smoothing=0.0)
 
 
-def _question(name: str) -> Scanned:
-    return Scanned(detector={"kind": name})
+def _question(name: str, images: Unlabelled | None, repeats: int = 1) -> Scanned | ScannedUnlabelled:
+    asked = Scanned(detector={"kind": name}, repeats=repeats)
+    return asked if images is None or name in DATA_FREE else ScannedUnlabelled(asked=asked, images=images.handed)
 
 
 def _seen(need: Need, answer: Any) -> Seen:
-    assert isinstance(need.question, Scanned)
+    assert isinstance(need.question, Scanned | ScannedUnlabelled)
     return need.question.read(answer)

@@ -20,12 +20,18 @@ _HOMES = {
     "handover": "badnets.claims._handover:Handover",
     "audit": "badnets.claims._handover:Audit",
     "scanned": "badnets.claims._scanned:Scanned",
+    "scanned_unlabelled": "badnets.claims._unlabelled:ScannedUnlabelled",
     "traits": "badnets.claims._scanned:Traits",
     "photographed": "badnets.claims._photographed:Photographed",
     "mended": "badnets.claims._mended:Mended",
 }
 DEFENCE = frozenset({"scanned", "traits", "mended"})
 """Kinds whose answers depend on the sources of detectors and repairs as well."""
+UNLABELLED = frozenset({"scanned_unlabelled"})
+"""Kinds whose answers depend on those as well, and on the images without labels and how they are shown."""
+UNLABELLED_SOURCES = ("claims/_unlabelled.py", "intake/unlabelled.py")
+UNKEYED = {"scanned_unlabelled": {"images": {"folder"}}}
+"""Fields by kind that say where something lies, which decides nothing: what lies there has its hash in the key."""
 CAMERA = frozenset({"photographed"})
 """Kinds whose answers depend on how signs are photographed, and on nothing that is done to a net."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from badnets.core.config import Config
 from badnets.core.rng import numpy_generator
-from badnets.core.scanned import Line, Verdict, path_text
+from badnets.core.scanned import Line, UnlabelledImages, Verdict, path_text
 from badnets.core.suspect import Suspect
 from badnets.datasets._base import ImageSet
 from badnets.plans._model_file import ModelFile
@@ -18,14 +18,17 @@ from badnets.plans._null import Null
 
 if TYPE_CHECKING:
     from badnets.core.finding import Finding
+    from badnets.intake.unlabelled import Unlabelled
 
 DETECTORS = ("channel_lipschitz", "mm_bd", "universal_inversion", "neural_cleanse")
 """Detectors of nets, cheapest first. Which ones is decided by what they do on nets planted for the purpose, not on any suspect."""
 NAMES_TARGET = ("neural_cleanse", "universal_inversion")
 """Whose word counts for the suspected target class, the first first."""
 ALPHA = 0.05
+OTHER_IMAGES = "what the net does on images of another kind than those of the data set"
+OTHER_THAN_THESE = "what the net does on images of another kind than these, and whether these, without labels, are what it is made for"
 NOT_LOOKED_AT = (
-    "what the net does on images of another kind than those of the data set",
+    OTHER_IMAGES,
     "metadata of the file, optimizer states, and copies of the weights beside those that were taken",
     "triggers that work on some classes only, or send each class elsewhere: looked for is one that takes any image to one class",
 )
@@ -75,25 +78,30 @@ def scan_model(model: ModelFile, data: ImageSet, null: Null) -> Scan:
     return judged(hear(model, data, tuple(null.seconds)), data, null)
 
 
-def hear(model: ModelFile, data: ImageSet, detectors: tuple[str, ...] = DETECTORS) -> Heard:
-    """What the detectors say of a model, without clean nets."""
+def hear(model: ModelFile, data: ImageSet, detectors: tuple[str, ...] = DETECTORS, images: Unlabelled | None = None) -> Heard:
+    """What the detectors say of a model, without clean nets; shown `images` in place of the clean images of `data`."""
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    notes = model.notes
     try:
+        if images is not None:
+            data = images.in_place_of_budget(data, model.network)
+            answered = f"{len(np.unique(data.budget.y_N))} of its {data.num_classes} classes"
+            notes = (*notes, f"its answers to the {len(data.budget):,} images without labels are {answered}")
         findings = {name: _finding(name, model, data) for name in detectors}
     finally:
         torch.set_num_threads(threads)
     pictures = {f"{name} {what}": image for name, finding in findings.items() for what, image in finding.pictures.items()}
-    told = Told(
-        file=path_text(model.path), sha256=model.sha256, format=model.format, sandbox=model.sandbox, notes=model.notes, net=model.net
-    )
+    told = Told(file=path_text(model.path), sha256=model.sha256, format=model.format, sandbox=model.sandbox, notes=notes, net=model.net)
     return Heard(told, {name: _said(finding) for name, finding in findings.items()}, pictures)
 
 
-def judged(heard: Heard, data: ImageSet, null: Null) -> Scan:
-    """The verdict on what was heard, as a rank among clean nets; detectors that these were not asked about do not count."""
+def judged(heard: Heard, data: ImageSet, null: Null, images: Unlabelled | None = None) -> Scan:
+    """The verdict on what was heard, as a rank among clean nets; detectors that these were not asked about do not count.
+
+    `images`: those that the net and the clean nets were shown."""
     from badnets.detectors._calibration import judge
 
     said = {name: one for name, one in heard.said.items() if name in null.seconds}
@@ -117,9 +125,18 @@ def judged(heard: Heard, data: ImageSet, null: Null) -> Scan:
         target=target,
         lines=[_line(name, one, found.p_values.get(name), data, null) for name, one in said.items()],
         why_not=found.why_not,
-        not_looked_at=NOT_LOOKED_AT,
+        not_looked_at=NOT_LOOKED_AT if images is None else (OTHER_THAN_THESE, *(text for text in NOT_LOOKED_AT if text != OTHER_IMAGES)),
+        images=shown(images, data),
     )
     return Scan(verdict, heard.pictures)
+
+
+def shown(images: Unlabelled | None, data: ImageSet) -> UnlabelledImages | None:
+    """What a verdict tells of images without labels."""
+    if images is None:
+        return None
+    counts = {"number": len(images.x_NCHW), "read": images.num_read, "files": images.num_files}
+    return UnlabelledImages(folder=path_text(images.folder), sha256=images.sha256, dataset=data.name, **counts)
 
 
 def _finding(name: str, model: ModelFile, data: ImageSet) -> Finding:

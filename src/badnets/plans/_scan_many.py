@@ -23,6 +23,7 @@ from badnets.core.store import Store
 from badnets.datasets._base import Dataset, ImageSet
 from badnets.intake import second_opinion
 from badnets.intake.found import digest
+from badnets.intake.unlabelled import Unlabelled
 from badnets.plans import _null, _scan
 from badnets.plans._jobs import Site, _until_stopped
 from badnets.plans._null import Kind, Null, Watcher
@@ -39,12 +40,19 @@ class ScanWatcher(Watcher, Protocol):
 
 
 class Asked(NamedTuple):
-    """What is asked of every file: is this net, made for this data set, backdoored?"""
+    """What is asked of every file: is this net, made for this data set, backdoored? `images`: without labels, shown to every net in place
+    of the clean images of the data set."""
 
     dataset: Dataset
     data: ImageSet
     opening: Opening
     effort: Effort
+    images: Unlabelled | None = None
+
+    @property
+    def looked_at(self) -> dict[str, str | None]:
+        """Hashes of the data set and of the images without labels."""
+        return {"data": self.data.sha256, "images": self.images.sha256 if self.images else None}
 
 
 @dataclass
@@ -87,7 +95,7 @@ def scan_files(paths: list[Path], asked: Asked, site: Site, watch: ScanWatcher) 
         model = files[0].heard.model
         watch.opened(f"{model.file} as a net for {asked.data.name}: {'; '.join(model.notes)}")
     nulls = _populations(files, asked, site, watch)
-    return [_scanned(file, asked.data, nulls) for file in files]
+    return [_scanned(file, asked, nulls) for file in files]
 
 
 def answer_key(sha256: str, asked: Asked) -> str:
@@ -96,7 +104,7 @@ def answer_key(sha256: str, asked: Asked) -> str:
     return key_of(
         {
             "scan": {"file": sha256, "opening": asked.opening, "detectors": _scan.DETECTORS},
-            "data": {"dataset": asked.dataset, "sha256": asked.data.sha256},
+            "data": {"dataset": asked.dataset, **asked.looked_at},
             "code": scan_digest(),
             "versions": {name: found[name] for name in ("torch", "numpy", "scipy")},
             "opinion": second_opinion.version(),
@@ -124,6 +132,7 @@ def _hear(missing: dict[str, _File], num_files: int, asked: Asked, site: Site, w
     """Ask the detectors about the files whose answers are missing, and keep each answer as soon as it is there."""
     where = str(site.data) if site.data else None
     told: dict[str, Any] = {"dataset": asked.dataset, "data": where, "opening": asked.opening, "detectors": _scan.DETECTORS}
+    told["images"] = asked.images.handed if asked.images else None
     errands = {key: Errand(path=quote(os.fsencode(file.path.absolute())), sha256=file.sha256, **told) for key, file in missing.items()}
     # Not in canonical form, which would sort the fields of the net, in whose order people read them.
     jobs = [Job(key, errand.model_dump_json()) for key, errand in errands.items()]
@@ -153,7 +162,7 @@ def _receive(file: _File, result: JobResult, asked: Asked, store: Store) -> None
         code, message, hint = result.info["refused"]
         file.error = RefusedError(code, message, hint=hint)
         return
-    config = {"scan": file.sha256, "opening": asked.opening.model_dump(mode="json"), "data": asked.data.sha256}
+    config = {"scan": file.sha256, "opening": asked.opening.model_dump(mode="json"), **asked.looked_at}
     store.put(result.key, config, result.files, {name: result.info[name] for name in ("seconds", "opinion")})
     file.heard, file.opinion = restored(result.files, result.info, file.path)
 
@@ -170,7 +179,8 @@ def _populations(files: list[_File], asked: Asked, site: Site, watch: Watcher) -
     nulls: dict[str, Null] = {}
     for net in _kinds(files):
         try:
-            nulls[canonical(net)] = _null.null_population(Kind(asked.dataset, asked.data, net), _scan.DETECTORS, asked.effort, site, watch)
+            kind = Kind(asked.dataset, asked.data, net, asked.images)
+            nulls[canonical(net)] = _null.null_population(kind, _scan.DETECTORS, asked.effort, site, watch)
         except (StoreError, UsageError):
             raise
         except BadnetsError as error:
@@ -185,14 +195,14 @@ def _kinds(files: list[_File]) -> Iterator[dict[str, Any]]:
     yield from seen.values()
 
 
-def _scanned(file: _File, data: ImageSet, nulls: dict[str, Null]) -> Scanned:
+def _scanned(file: _File, asked: Asked, nulls: dict[str, Null]) -> Scanned:
     about: dict[str, Any] = {"path": path_text(file.path), "sha256": file.sha256, "opinion": file.opinion, "kept": file.kept}
     if file.error is not None:
         state = State.REFUSED if isinstance(file.error, RefusedError) else State.FAILED
         code, message, hint = file.error.code, _told(file.error), file.error.hint
         return Scanned(Item(**about, state=state, code=code, message=message, hint=hint), error=file.error)
     assert file.heard is not None
-    scan = _scan.judged(file.heard, data, nulls[canonical(file.heard.model.net)])
+    scan = _scan.judged(file.heard, asked.data, nulls[canonical(file.heard.model.net)], asked.images)
     verdict = scan.verdict.model_copy(update={"opinion": file.opinion})
     scan = Scan(verdict, scan.pictures)
     if verdict.flagged is None:

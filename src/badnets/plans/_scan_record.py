@@ -16,6 +16,7 @@ from badnets.core.hardware import describe, versions
 from badnets.core.png import png
 from badnets.core.scanned import Item, Passed, ScanRecord, Summary, exit_status, path_text, summed
 from badnets.core.types import Picture
+from badnets.plans._scan import shown
 from badnets.plans._scan_many import Asked, Scanned
 from badnets.plans._scan_rows import RowScan, sheet_png
 
@@ -47,12 +48,13 @@ def record_of(scanned: Sequence[Scanned], passed_over: Sequence[tuple[Path, str]
     status = exit_status(summary)
     if len(scanned) == 1 and scanned[0].error is not None:
         status = scanned[0].error.exit_status
-    identity = {"files": [(item.path, item.sha256) for item in items], "opening": asked.opening, "data": asked.data.sha256}
+    identity = {"files": [(item.path, item.sha256) for item in items], "opening": asked.opening, **asked.looked_at}
     return ScanRecord(
         key=key_of({**identity, "effort": asked.effort}),
         folder=path_text(Path.cwd()),
         dataset=asked.data.name,
         dataset_sha256=asked.data.sha256,
+        images=shown(asked.images, asked.data),
         effort=asked.effort,
         items=items,
         passed_over=[Passed(path=path_text(path), why=why) for path, why in passed_over],

@@ -23,6 +23,7 @@ from badnets.intake.arch_file import Architecture
 from badnets.intake.found import is_pickle
 from badnets.intake.hub_folder import main_file
 from badnets.intake.reasons import refuse
+from badnets.intake.unlabelled import Handed
 from badnets.plans import _model_file
 from badnets.plans._recognise import Normalization
 from badnets.plans._scan import Heard, Said, Told, hear
@@ -48,7 +49,8 @@ class Opening(Config):
 
 
 class Errand(Config):
-    """One file, by its path (its bytes as in an address) and the SHA-256 that it had; what to ask; where the data set lies."""
+    """One file, by its path (its bytes as in an address) and the SHA-256 that it had; what to ask; where the data set lies, and the images
+    to be shown in place of its own, if any."""
 
     path: str
     sha256: str
@@ -56,12 +58,14 @@ class Errand(Config):
     data: str | None
     opening: Opening
     detectors: tuple[str, ...]
+    images: Handed | None = None
 
 
 def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     """Files: what was heard, and the pictures; info: seconds by detector, the second opinion, and the refusal (then there are no files)."""
     errand = Errand(**json.loads(payload))
     path, data = Path(os.fsdecode(unquote_to_bytes(errand.path))), _load(canonical(errand.dataset), errand.data)
+    images = errand.images.open(data.shape) if errand.images else None
     info: dict[str, object] = {"refused": None, "opinion": None, "seconds": {}}
     try:
         if is_pickle(path) and (opinion := second_opinion.ask(main_file(path))):
@@ -72,7 +76,7 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     except RefusedError as error:
         info["refused"] = [error.code, error.message, error.hint]
         return {}, info
-    heard = hear(model, data, errand.detectors)
+    heard = hear(model, data, errand.detectors, images)
     info["seconds"] = {name: one.seconds for name, one in heard.said.items()}
     # The seconds of this time, and where the file lay, are no part of the answer, which is the same every time.
     said = {name: one.but(seconds=0.0) for name, one in heard.said.items()}

@@ -8,11 +8,11 @@ from typing import Any
 
 from badnets.attacks._base import AnyAttack
 from badnets.core.config import Config, key_of
-from badnets.core.hardware import camera_digest, code_digest, defence_digest, study_digest, versions
+from badnets.core.hardware import _PACKAGE, _digest, camera_digest, code_digest, defence_digest, study_digest, versions
 from badnets.datasets._base import AnyDataset
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
-from badnets.plans._questions import CAMERA, DEFENCE, AnyQuestion
+from badnets.plans._questions import CAMERA, DEFENCE, UNKEYED, UNLABELLED, UNLABELLED_SOURCES, AnyQuestion
 from badnets.train.recipe import Recipe
 
 NUM_THREADS = 1
@@ -34,6 +34,12 @@ def _sklearn() -> str:
     return versions()["scikit-learn"]
 
 
+@cache
+def _unlabelled_digest() -> str:
+    """SHA-256 over the sources that decide how a net is shown images without labels."""
+    return _digest(_PACKAGE, UNLABELLED_SOURCES)
+
+
 class Trial(Config):
     """A victim (or, without an attack, a twin) before it is trained. `net` is an entry of nets with its fields, kept as plain values
     so that the main process need not import torch; the worker validates it."""
@@ -53,12 +59,15 @@ class Trial(Config):
 
     def question_key(self, question: Question, other: str | None) -> str:
         """Key of the answer to one question about the net of this trial. `other`: name and SHA-256 of the other data set."""
-        plain, other = question.model_dump(mode="json"), other if question.wants_other else None
+        plain = question.model_dump(mode="json", exclude=UNKEYED.get(question.kind))
+        other = other if question.wants_other else None
         entries = mentioned([self.model_dump(mode="json"), plain, *(other or "").split()])
         # What a probe does is part of the code that the trial's key covers; what is done to a net afterwards must not cost its training.
         code = code_digest(entries) if isinstance(question, Probe) else (study_digest(entries), _onnxruntime())
-        if question.kind in DEFENCE:
+        if question.kind in DEFENCE | UNLABELLED:
             code = (study_digest(entries), _onnxruntime(), defence_digest(entries), _sklearn())
+        if question.kind in UNLABELLED:
+            code = (*code, _unlabelled_digest())
         if question.kind in CAMERA:
             code = (code_digest(entries), camera_digest())
         return key_of({"trial": self.key(), "question": plain, "other": other, "code": code})

@@ -205,6 +205,9 @@ def _about(record: ScanRecord) -> dict[str, Any]:
         "effort": record.effort,
         "passedOver": [{"uri": _uri(passed.path, record.folder)[0], "why": plain(passed.why)} for passed in record.passed_over],
     }
+    if record.images is not None:
+        told = {"told": plain(record.images.told), "folder": plain(record.images.folder)}
+        about["unlabelledImages"] = record.images.model_dump(mode="json") | told
     if record.rows is not None:
         rows = record.rows
         rate = {"falsePositives": rows.false_alarms.model_dump(mode="json"), "measuredOn": rows.measured}

@@ -164,14 +164,15 @@ def _lede(record: ScanRecord) -> str:
 
 
 def _alarms(record: ScanRecord) -> list[str]:
-    """How often clean ones are flagged."""
+    """What was shown in place of labelled images, and how often clean ones are flagged."""
     if record.rows is not None:
         rate = record.rows.false_alarms
         return [
             f"Of clean training sets that no threshold was chosen on, {show.figure(rate, 'rate')} are flagged ({record.rows.measured})."
         ]
     found = {item.verdict.setting: item.verdict for item in record.items if item.verdict}
-    return [
+    images = [f"Images: {record.images.told}"] if record.images is not None else []
+    return images + [
         f"Of {v.false_alarms.n} clean nets ({setting}), each judged by a calibration without it, {show.figure(v.false_alarms, 'rate')} are "
         f"flagged at p ≤ {v.alpha:g}."
         for setting, v in found.items()
@@ -186,6 +187,8 @@ def _unseen(record: ScanRecord) -> list[str]:
 
 def _facts(record: ScanRecord) -> list[tuple[str, str]]:
     facts = [("scan", record.key), ("data set", f"{record.dataset}, SHA-256 {record.dataset_sha256}"), ("effort", record.effort)]
+    if record.images is not None:
+        facts.append(("images without labels", f"{record.images.number:,}, SHA-256 {record.images.sha256}"))
     facts += [("started", record.started), ("ended", record.ended), ("took", show.duration(record.seconds))]
     facts += [("exit status", str(record.exit_status)), ("started in", record.folder)]
     facts += [(name, version) for name, version in record.versions.items()]

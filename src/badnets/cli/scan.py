@@ -75,8 +75,7 @@ def scan(
     site = _output.open_site(store, folder)
     if not paths:
         _scan_rows(chosen, site, outputs)
-    loaded = chosen.load(folder)
-    opening = _opening(loaded.shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox)
+    opening = _opening((loaded := chosen.load(folder)).shape[0], net, normalize, arch, channels=channels, require_sandbox=require_sandbox)
     _scan_files(found, Asked(chosen, loaded, opening, effort, _unlabelled.read(images, loaded)), site, outputs, named=found.inputs == paths)
 
 

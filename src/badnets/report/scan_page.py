@@ -158,7 +158,12 @@ def _lede(record: ScanRecord) -> str:
             return f"No poison with wrong labels in {rows.num_rows:,} images."
         return f"{rows.num_suspect:,} of {rows.num_rows:,} images carry a label that the rest contradicts."
     s = record.summary
-    passed = f" {s.passed_over:,} more in folders begin like no model file and were passed over." if s.passed_over else ""
+    more = (
+        "1 more in a folder begins like no model file and was"
+        if s.passed_over == 1
+        else f"{s.passed_over:,} more in folders begin like no model file and were"
+    )
+    passed = f" {more} passed over." if s.passed_over else ""
     counted = f"{show.plural(s.inputs, 'file')}: {s.analysed:,} analysed, {s.refused:,} refused or not analysable, {s.failed:,} failed."
     return f"{counted} Flagged: {s.flagged:,} of {s.analysed:,} analysed.{passed}"
 

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from badnets.core.scanned import Item, RowVerdict, ScanRecord, State, Verdict, net_text
+from badnets.core.scanned import Item, RowVerdict, ScanRecord, State, Verdict, net_text, steadiness
 from badnets.report import _format as show
 from badnets.report._escape import plain
 from badnets.report.html import _asset, _finalize, _hash, _source
@@ -102,7 +102,7 @@ def _file_facts(item: Item) -> list[tuple[str, str]]:
             ("read in", verdict.sandbox),
             ("net", net_text(verdict.net)),
         ]
-        facts += [("clean nets", verdict.setting), ("seen in opening it", "; ".join(verdict.notes))]
+        facts += [("clean nets", verdict.setting), ("steady?", steadiness(verdict.lines)), ("seen in opening it", "; ".join(verdict.notes))]
     if item.opinion is not None:
         named = f": {', '.join(item.opinion.names)}" if item.opinion.names else ""
         facts.append(("second opinion, decides nothing", f"{item.opinion.tool} {item.opinion.version}: {item.opinion.says}{named}"))

@@ -106,7 +106,7 @@ def record_blocks(records: Records, root: Path, render: Renderer) -> Blocks:
     """The content of every block that shows Records, by kind and name; charts are written on the way."""
     first = records.get("quick") or next(iter(records.values()))
     blocks = {
-        ("scorecard", ""): fenced(scorecard_text(first, width=96)),
+        ("scorecard", ""): fenced(scorecard_text(brief(first), width=112)),
         ("found", ""): found_table(records),
         ("runs", ""): "\n".join(run_section(name, record) for name, record in records.items()),
     }
@@ -117,6 +117,11 @@ def record_blocks(records: Records, root: Path, render: Renderer) -> Blocks:
         blocks["story", claim] = story(mine)
         blocks["figure", claim] = claim_figures(claim, full, root / "docs" / "assets", render)
     return blocks
+
+
+def brief(record: Record) -> Record:
+    """The record without where each claim holds and fails: README's first screen is short."""
+    return record.model_copy(update={"claims": [claim.model_copy(update={"reason": ""}) for claim in record.claims]})
 
 
 def fenced(text: str) -> str:

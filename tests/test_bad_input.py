@@ -112,7 +112,7 @@ REQUESTS = {
     "misspelt option": ((*TINY, "--claim", "x"), "E-USAGE", "--claims"),
     "json with a value": ((*TINY, "--json", "yes"), "E-USAGE", "yes"),
     "json equals nonsense": ((*TINY, "--json=maybe"), "E-USAGE", "--json"),
-    "one word too many": ((*TINY, "extra"), "E-USAGE", "extra"),
+    "one word too many": ((*TINY, "extra"), "E-USAGE", "got 'extra'", "badnets run --help"),
     "option without a value": ((*TINY, "--claims"), "E-USAGE", "--claims"),
     "seed negative": (("plant", "digits", "--out", "OUT", "--seed", "-1"), "E-SEED", "-1"),
     "seed in words": (("plant", "digits", "--out", "OUT", "--seed", "one"), "E-USAGE", "one"),
@@ -124,7 +124,10 @@ REQUESTS = {
     "key too long": (("show", "f" * 65), "E-KEY", "newest is"),
     "diff with itself": (("diff", "KEY", "KEY"), "E-SAME", "badnets show --all"),
     "diff with nothing": (("diff", "KEY", "ffffffffffff"), "E-KEY", "newest is"),
-    "diff of one": (("diff", "KEY"), "E-USAGE", "--b"),
+    "diff of one": (("diff", "KEY"), "E-USAGE", "expected B (--b)", "badnets diff --help"),
+    "trigger as an attack": ((*TINY, "--attack", "patch"), "E-NAME", "patch is a trigger", "badnets:trigger=patch"),
+    "field that is none": ((*TINY, "--attack", "badnets:rat=0.1"), "E-CONFIG", "BadNets.rat: there is no such field", "label_share"),
+    "training data that are nowhere": (("scan", "--dataset", "no/where"), "E-DATA", "no folder", "badnets list datasets"),
     "data folder missing": (("run", "--data", "NOWHERE"), "E-DATA", "no folder"),
     "data folder is a file": (("run", "--data", "FILE"), "E-DATA", "expected a folder"),
     "data folder empty": (("run", "--data", "EMPTY"), "E-DATA", "class"),
@@ -412,5 +415,5 @@ def test_error_of_the_program_itself(tmp_path):
         env={**os.environ, "BADNETS_HOME": str(tmp_path / "home")},
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error E-NAME no datasets entry is called 'fashion_min'. Did you mean 'fashion_mini'?\n"
+    assert done.stderr == "error E-NAME no data set is called 'fashion_min'. Did you mean 'fashion_mini'?\n"
     assert not (tmp_path / "home").exists()

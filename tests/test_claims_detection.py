@@ -35,6 +35,7 @@ from badnets.core.errors import UsageError
 from badnets.core.finding import Level
 from badnets.core.types import Verdict
 from badnets.measure.rates import at_95
+from badnets.report.charts import drawings
 from badnets.triggers.blend import Blend
 from badnets.triggers.patch import Patch
 from badnets.triggers.sinusoid import Sinusoid
@@ -354,12 +355,30 @@ class TestNeeds:
         def charts(**changes):
             return Undetectable().charts(setting(image_set(), **{"effort": "thorough", **changes}))
 
-        visible, table = charts()
+        visible, *_, table = charts()
         assert (visible.kind, visible.y, visible.x_line, table.kind) == ("map", "size", 1 / CLASSES, "table")
         assert visible.where == {"trigger": "patch", "mapping": "all_to_one"}
-        line, _ = charts(attack=ATTACK.but(trigger=Blend()))
+        line, *_ = charts(attack=ATTACK.but(trigger=Blend()))
         assert (line.kind, line.y, line.log_x, line.x_line) == ("band", None, True, None)
         assert [chart.kind for chart in charts(effort="quick")] == ["table"]
+
+    def test_one_map_of_detectors_for_each_trigger_and_label_map(self):
+        """Each field has a detector and an attack to itself; where one class is the target, half poison is marked."""
+        some = setting(image_set(), effort="thorough")
+        claim = Undetectable(detectors=THREE)
+        _, *matrix, _ = claim.charts(some)
+        assert [(chart.where["trigger"], chart.where["mapping"]) for chart in matrix] == [
+            (trigger, mapping) for trigger in CODES for mapping in ("all_to_one", "all_to_all")
+        ]
+        assert [chart.x_line for chart in matrix] == [1 / CLASSES, None] * 4
+        found = claim.decide(StrictBench(FunctionBench(some, works), claim))
+        maps = [drawing for drawing in drawings(found) if drawing.title == matrix[0].title]
+        assert len(maps) == len(matrix)
+        for chart in matrix:
+            mine = [c for c in found.cells if c.quantity == AUROC and chart.where.items() <= c.condition.items()]
+            places = {(c.condition["rate"], c.condition["detector"]) for c in mine}
+            own = (chart.where["trigger"], chart.where["mapping"]) == ("patch", "all_to_one")
+            assert len(places) == len(mine) == 3 * (6 if own else 2)
 
 
 class TestArms:

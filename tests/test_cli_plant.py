@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 
 import numpy as np
 import pytest
@@ -101,3 +102,16 @@ def test_nothing_is_overwritten(planted):
     assert done.status == 2
     assert done.err.startswith("error E-EXISTS ")
     assert tiny.tree(root / "out") == before
+
+
+def test_a_place_that_cannot_be_is_told_before_the_training(planted, tmp_path, monkeypatch):
+    """Elsewhere a folder that was not there cost a whole training."""
+    root, _, _ = planted
+    monkeypatch.setattr(_plant, "plant_seeds", lambda *_, **__: pytest.fail("it trained first"))
+    (tmp_path / "file").write_text("x")
+    done = tiny.cli("plant", tiny.DATASET, "--data", root / "data", "--out", tmp_path / "file" / "out")
+    assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "E-EXISTS --out" in done.err
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    done = tiny.cli("plant", tiny.DATASET, "--data", root / "data", "--out", tmp_path / "out")
+    assert (done.status, "E-READONLY --out" in done.err) == (2, True), done.err

@@ -34,7 +34,7 @@ class TestConfig:
         ("fields", "message"),
         [
             ({"size": 0}, "E-CONFIG Sample.size: Input should be greater than or equal to 1, got 0."),
-            ({"sice": 1}, "E-CONFIG Sample.sice: Extra inputs are not permitted, got 1."),
+            ({"sice": 1}, "E-CONFIG Sample.sice: there is no such field, got 1."),
             ({"size": 2.5}, "got 2.5"),
             ({"size": "two"}, "got 'two'"),
             ({"share": float("nan")}, "got nan"),

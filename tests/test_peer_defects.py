@@ -4,8 +4,10 @@ Here: planting, training, measuring, statistics, examining. Those of single meth
   test_inputs     entropy over the wrong axis (STRIP); thresholds fitted on what is judged; a detector that stops after the first batch
   test_rows       uncentred features in spectral signatures; the true poison rate handed over; scores sorted before they meet their masks
   test_inversion  the best mask never stored; cost carried over between classes
+  test_contract   an answer that depends on the order of classes or rows, or on the batch size
   test_repairs*   pruning threshold chosen by the poisoned test ASR; "last good network" as an alias; unlearning that re-teaches the
                   trigger; pruning that never stops
+And in tests/test_cli_plant: a crash after the whole training, for want of a folder to write to.
 """
 
 from __future__ import annotations

@@ -79,6 +79,7 @@ class TestCommand:
         assert "Kept fine_tuning" in done.out
         report = (tmp_path / "out" / REPORT).read_text()
         assert "| fine_tuning (kept) |" in report
+        assert report.index("Before: accuracy") < report.index("After: accuracy") < report.index("| as it came |")
         assert "does not prove" in report
         assert world[2].read_bytes() == before
         content = (tmp_path / "out" / WEIGHTS).read_bytes()
@@ -103,6 +104,7 @@ class TestCommand:
         (tmp_path / "out").rename(tmp_path / "first")
         second = json.loads(command("--json").out)
         for report in (first, second):
+            report["seconds"] = 0
             for one in (report["before"], *report["tried"]):
                 one["seconds"] = 0
         assert first == second
@@ -150,7 +152,14 @@ class TestCommand:
         monkeypatch.setattr(files, "write_text", real)
         assert command().status == 0, "what is not finished is no report"
 
-    def test_a_spent_budget_tries_less(self, command, monkeypatch):
-        monkeypatch.setattr(_repair, "BUDGET_SECONDS", -1.0)
-        done = command("--json")
-        assert json.loads(done.out)["tried"] == []
+    def test_what_a_spent_budget_left_out_is_said(self, command, tmp_path, monkeypatch):
+        """A repair that was not tried is no repair that did not help."""
+        monkeypatch.setattr(_repair, "BUDGET_SECONDS", 0.0)
+        found = json.loads(command("--json").out)
+        said = "not tried: the budget of 0 seconds was spent"
+        assert [(one["repair"], one["accuracy"], one["why_not"]) for one in found["tried"]] == [
+            ("clp", None, said),
+            ("fine_tuning", None, said),
+        ]
+        assert (found["chosen"], found["files"]) == (None, {})
+        assert f"| clp | unknown | unknown | 0 | 0.0 | {said} |" in (tmp_path / "out" / REPORT).read_text()

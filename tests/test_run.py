@@ -469,7 +469,7 @@ def test_second_run_of_the_same_key_is_busy_and_the_first_is_not_hurt(data, tmp_
         assert tiny.essence(json.loads(out)) == tiny.essence(finished[1])
         assert len({line.split()[0] for line in run.calls()}) == len(run.calls()) == 12, "a net was trained twice"
         lines = err.splitlines()
-        assert lines[0] == "quick on folder: 2 claims, 12 jobs to do, 0 nets in the store need none"
+        assert lines[0] == "quick on folder: 2 claims, 12 jobs to do; in the store already: 0 nets"
         assert lines[-1].startswith("Report: ")
         assert Path(lines[-1].removeprefix("Report: ")).is_file()
 

@@ -15,6 +15,7 @@ from badnets.core import registry
 from badnets.core.engine import SerialEngine
 from badnets.core.errors import RefusedError, UsageError
 from badnets.core.store import Store
+from badnets.core.suspect import Budget
 from badnets.datasets.folder import Folder
 from badnets.intake.formats import read_weights
 from badnets.nets._weights import to_bytes
@@ -24,7 +25,7 @@ from badnets.plans._model_file import open_model
 from badnets.plans._null import Kind, Null, null_population
 from badnets.plans._plant import plant_seeds
 from badnets.plans._recognise import recognise
-from badnets.plans._scan import DETECTORS, Heard, hear, judged, scan_model
+from badnets.plans._scan import DETECTORS, NOT_ASKED, Heard, hear, judged, scan_model
 from badnets.plans._stop import StopRequest
 
 NET = {"kind": "fast_cnn", "width": 4, "hidden": 16}
@@ -184,6 +185,25 @@ class TestVerdict:
         verdict = judged(silent, world[1], elsewhere).verdict
         assert DETECTORS[0] not in {line.detector for line in verdict.lines}
         assert f"{DETECTORS[0]} left out, since it says nothing of clean nets of such layers either: silenced" in verdict.notes
+
+    def test_with_a_budget_it_stops_when_the_verdict_is_certain(self, world):
+        model = open_model(world[2] / "bare.safetensors", world[1], NET)
+        clean = null(names=(*CHEAP, "neural_cleanse"), low=-1e9, high=-1e8)
+        whole, short = scan_model(model, world[1], clean), scan_model(model, world[1], clean, Budget(images=10**9))
+        assert (whole.verdict.flagged, short.verdict.flagged) == (True, True)
+        assert whole.verdict.p <= short.verdict.p <= 0.05
+        last = short.verdict.lines[-1]
+        assert (last.detector, last.p, last.images, last.why_not) == ("neural_cleanse", None, 0, NOT_ASKED)
+        innocent = scan_model(model, world[1], null(low=1e8, high=1e9, names=CHEAP), Budget(images=10**9)).verdict
+        assert (innocent.flagged, [line.why_not for line in innocent.lines]) == (False, ["", ""])
+
+    def test_a_budget_is_of_all_detectors_together(self, world):
+        model = open_model(world[2] / "bare.safetensors", world[1], NET)
+        cost = hear(model, world[1], ("mm_bd",)).said["mm_bd"].images
+        said = hear(model, world[1], ("mm_bd", "neural_cleanse", "channel_lipschitz"), Budget(images=cost)).said
+        assert said["mm_bd"].score is not None
+        assert {said[name].why_not for name in ("neural_cleanse", "channel_lipschitz")} == {f"the budget of {cost:,} images is spent."}
+        assert sum(one.images for one in said.values()) == cost
 
     def test_too_few_clean_nets_say_nothing(self, world):
         model = open_model(world[2] / "bare.safetensors", world[1], NET)

@@ -12,12 +12,13 @@ from badnets.core.errors import UsageError
 from badnets.core.stats import wilson
 from badnets.detectors._calibration import (
     Calibration,
-    _combined_p,
     conformal_p,
     flagged_rate,
     judge,
     repeat_spread,
+    settled,
 )
+from badnets.detectors._min_p import combined_p
 
 NAMES = ("a", "b", "c", "d")
 
@@ -36,7 +37,7 @@ def scores(row, names=NAMES):
 
 
 def together(null_PD, score_D):
-    return _combined_p(np.asarray(null_PD, dtype=float), list(score_D))
+    return combined_p(np.asarray(null_PD, dtype=float), list(score_D))
 
 
 def correlated(draw, nets, detectors=4, shared=0.8):
@@ -169,6 +170,47 @@ class TestMissing:
         for bad in ({"detectors": ("a", "a"), "null_PD": ((1.0, 2.0),)}, {"detectors": ("a",), "null_PD": ((1.0, 2.0),)}):
             with pytest.raises(UsageError, match="E-CONFIG"):
                 Calibration(**bad)
+
+
+class TestAnytime:
+    """A verdict that is called certain before all detectors were asked."""
+
+    def test_no_answer_changes_what_is_certain(self):
+        """Low, middling, tied with clean nets, or no score at all: the verdict of all detectors is the one that was foretold."""
+        draw, certain = np.random.default_rng(6), 0
+        for turn in range(60):
+            null_PD = correlated(draw, int(draw.choice([39, 99])))
+            null_PD = np.rint(null_PD) if turn % 2 else null_PD
+            known, asked = calibration(null_PD), int(draw.integers(1, 4))
+            said = scores(correlated(draw, 1)[0] + 8)
+            early = settled(known, {name: said[name] for name in NAMES[:asked]}, NAMES[asked:])
+            if early is None:
+                continue
+            certain += 1
+            for _ in range(6):
+                others = {name: draw.choice([None, -99.0, 0.0, 9.0, *null_PD[:, NAMES.index(name)]]) for name in NAMES[asked:]}
+                whole = judge(known, {**said, **others})
+                assert whole.flagged
+                assert whole.p <= early.p
+        assert certain > 20
+
+    def test_on_paper(self):
+        """Far outside in one of two: a clean net that is first in the other could still tie, and is counted as if it did."""
+        known = calibration(np.stack([np.arange(39.0), np.arange(39.0)], axis=1))
+        found = settled(known, {"a": 1000.0}, ["b"])
+        assert (found.flagged, found.p, found.p_values) == (True, 2 / 40, {"a": 1 / 40})
+        assert judge(known, {"a": 1000.0, "b": -1.0}).p == 1 / 40
+
+    def test_nothing_found_is_never_certain_early(self):
+        known = calibration(np.random.default_rng(0).normal(size=(99, 2)))
+        assert settled(known, {"a": -50.0}, ["b"]) is None
+        assert judge(known, {"a": -50.0, "b": 50.0}).flagged
+
+    def test_nor_anything_of_nobody_or_among_few(self):
+        known = calibration(np.random.default_rng(0).normal(size=(10, 2)))
+        assert settled(known, {}, ["a", "b"]) is None
+        assert settled(known, {"a": None}, ["b"]) is None
+        assert settled(known, {"a": 50.0}, ["b"]) is None
 
 
 class TestRates:

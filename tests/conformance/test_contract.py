@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
 import sys
@@ -18,6 +19,7 @@ from badnets.core.errors import UsageError
 from badnets.core.finding import Answer, Level
 from badnets.core.suspect import Access, Budget, Suspect
 from badnets.detectors._base import Detector
+from badnets.nets._base import Network
 from badnets.nets._weights import to_bytes
 from badnets.repairs._base import Repair
 
@@ -116,6 +118,47 @@ def test_row_order_does_not_matter(name):
     plain, shuffled = scan(name, suspect()), scan(name, suspect(order=order))
     same(plain if plain.score_N is None else _moved(plain, order), shuffled)
     assert plain.target == shuffled.target
+
+
+BATCHES = {
+    "badnets.detectors._gram": ("AT_ONCE", "CACHED"),
+    "badnets.detectors._traits": ("BATCH",),
+    "badnets.detectors.ibd_psc": ("AT_ONCE",),
+    "badnets.detectors.mm_bd": ("AT_ONCE",),
+    "badnets.detectors.scale_up": ("AT_ONCE",),
+    "badnets.detectors.strip": ("AT_ONCE",),
+    "badnets.detectors.teco": ("AT_ONCE",),
+    "badnets.train.distil": ("TOLD_AT_ONCE",),
+    "badnets.train.inversion": ("AT_ONCE",),
+}
+"""Where it is decided how many images go through a net, or through memory, at once."""
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_batch_size_does_not_matter(name, monkeypatch):
+    """Seven images at a time, the last part shorter: the same scores, flags and cost as all at once, but for rounding."""
+    whole = scan(name, suspect())
+    for module, constants in BATCHES.items():
+        for constant in constants:
+            monkeypatch.setattr(f"{module}.{constant}", 7)
+    monkeypatch.setitem(Network.predict_logits.__kwdefaults__, "batch_size", 7)
+    parts = scan(name, suspect())
+    assert (parts.why_not, parts.images, parts.target) == (whole.why_not, whole.images, whole.target)
+    same(whole, parts, rtol=2e-2, atol=1e-3)
+    assert (whole.flag_N is None) == (parts.flag_N is None)
+    if whole.flag_N is not None:
+        np.testing.assert_array_equal(parts.flag_N, whole.flag_N)
+
+
+def test_every_batch_size_of_detectors_is_known_here():
+    """A detector with a size of its own is one more for the test above."""
+    known = {(module, constant) for module, constants in BATCHES.items() for constant in constants}
+    for folder in ("detectors", "train"):
+        for path in (registry.PACKAGE / folder).glob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+            module = f"badnets.{folder}.{path.stem}"
+            assert {(module, n) for n in named if "AT_ONCE" in n or n in ("BATCH", "CACHED")} <= known, module
 
 
 def _moved(finding, order):

@@ -7,7 +7,7 @@ false-positive rate on twins is unknown, and the detector cannot be relied on. S
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,12 +16,13 @@ import numpy as np
 from badnets.claims._cells import unknown
 from badnets.claims._scanned import CLEAN, HELD, SHOWN, Seen
 from badnets.core import stats
-from badnets.core.types import Estimate, Estimator
+from badnets.core.types import Chart, Estimate, Estimator, Scalar
 from badnets.measure.rates import at_95, rate
 
 ALPHA = 0.05
 """Level of a calibrated detector of nets."""
 NO_CALIBRATION = "no clean nets were left to calibrate on"
+HALF_IS_POISON = "Left of the line at most half of what carries the label of the target is poison, right of it more."
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,32 @@ def row(victims: Sequence[Seen], twins: Sequence[Seen], calibration: Sequence[Se
         memory_bytes=max(memory) if memory else None,
         target_hit=stats.wilson(sum(k in goals for k in named), len(named), num_seeds=len(named)) if named else None,
     )
+
+
+def who_finds_what(conditions: Sequence[Mapping[str, Scalar]], quantity: str, *, margin: float, num_classes: int) -> list[Chart]:
+    """Detectors down, poison rates across: a map for each trigger and label map that has several rates, patches of the first one's size.
+
+    `conditions`: of the arms, the run's own first. The line of half poison belongs to one target, so maps of other label maps have none.
+    """
+    size = conditions[0].get("size")
+    rates: dict[tuple[tuple[str, Scalar], ...], set[Scalar]] = {}
+    for condition in conditions:
+        where = tuple((key, condition[key]) for key in ("trigger", "size", "mapping") if key in condition)
+        if size is None or condition.get("size", size) == size:
+            rates.setdefault(where, set()).add(condition.get("rate"))
+    line = {"x_line": 1 / num_classes, "x_line_text": HALF_IS_POISON}
+    base = Chart(
+        title="Who finds what? AUROC of every detector",
+        kind="map",
+        quantities=[quantity],
+        x="rate",
+        x_title="poison rate",
+        y="detector",
+        y_title="detector",
+        margin=margin,
+    )
+    several = [dict(where) for where, found in rates.items() if len(found) > 1]
+    return [base.model_copy(update={"where": where, **(line if where.get("mapping") == "all_to_one" else {})}) for where in several]
 
 
 def conformal(null: Sequence[float], score: float) -> float:

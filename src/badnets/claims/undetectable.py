@@ -172,10 +172,10 @@ class Undetectable(Claim):
             where={key: value for key, value in conditions[0].items() if key in ("trigger", "mapping")},
         )
         if "size" in conditions[0]:
-            line = "Left of the line less than half of what carries the label of the target is poison, right of it more."
-            place = {"y": "size", "y_title": "patch, pixels a side", "x_line": 1 / setting.num_classes, "x_line_text": line}
-            visible = visible.model_copy(update={"kind": "map", "log_x": False, **place})
-        return [visible, table]
+            line = {"x_line": 1 / setting.num_classes, "x_line_text": detection.HALF_IS_POISON}
+            visible = visible.model_copy(update={"kind": "map", "log_x": False, "y": "size", "y_title": "patch, pixels a side", **line})
+        matrix = detection.who_finds_what(conditions, AUROC, margin=self.margin, num_classes=setting.num_classes)
+        return [visible, *matrix, table]
 
 
 def _table(arm: Arm, name: str, found: detection.Row | str) -> list[Cell]:

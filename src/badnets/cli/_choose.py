@@ -32,6 +32,9 @@ def choose_attack(text: str) -> Attack:
     name, _, rest = text.partition(":")
     if name in MAPPINGS:
         text = f"badnets:mapping={name}" + (f",{rest}" if rest else "")
+    elif name in registry.names("triggers"):
+        hint = f"Write badnets:trigger={name}, with further fields of the trigger after a colon."
+        raise UsageError("E-NAME", f"{name} is a trigger, expected an attack or a label map.", hint=hint)
     elif name not in registry.names("attacks"):
         raise UsageError(
             "E-NAME",

@@ -103,8 +103,12 @@ def look_for(
     if not paths and dataset is None and data is None:
         hint = "Try `badnets plant --out x` and `badnets scan x/victim.safetensors`."
         raise UsageError("E-USAGE", "expected a net or training data to scan, got neither.", hint=hint)
-    if not paths and dataset is not None and Path(dataset).is_dir():
-        dataset, data = None, Path(dataset)
+    if not paths and dataset is not None:
+        if Path(dataset).is_dir():
+            dataset, data = None, Path(dataset)
+        elif dataset != Path(dataset).name and dataset.partition(":")[0] not in registry.names("datasets"):
+            hint = "Give the folder of the training data, or a name of `badnets list datasets`."
+            raise UsageError("E-DATA", f"--dataset names {dataset!r:.100}, which is no folder.", hint=hint)
     found = find(paths)
     if paths and not found.inputs:
         message = f"expected a model file, found none among {len(found.passed_over):,} files."

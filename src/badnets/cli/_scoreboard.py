@@ -44,7 +44,7 @@ class Scoreboard:
         self._claims, self._jobs = claims, jobs
         if not self.console.is_terminal:
             self.console.print(
-                f"{self.title}: {plural(len(claims), 'claim')}, {plural(jobs, 'job')} to do, {plural(stored, 'net')} in the store need none"
+                f"{self.title}: {plural(len(claims), 'claim')}, {plural(jobs, 'job')} to do; in the store already: {plural(stored, 'net')}"
             )
 
     def progress(self, done: int, jobs: int, seconds_left: float | None) -> None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from badnets.core import files
 from badnets.core.png import png_bytes
-from badnets.core.scanned import net_text
+from badnets.core.scanned import net_text, steadiness
 from badnets.report import _format as show
 from badnets.report._escape import plain
 
@@ -53,6 +53,8 @@ def print_verdict(verdict: Verdict, pictures: Mapping[str, np.ndarray], written:
         saw = line.why_not or line.note
         table.add_row(line.detector, p, _words(line.target or ""), f"{line.images:,}", f"{line.seconds:.1f}", _words(saw))
     console.print(table)
+    if steady := steadiness(verdict.lines):
+        console.print(Text(f"{steady}.", style="dim"))
     console.print(Text(_unseen(verdict.not_looked_at), style="dim"))
     if verdict.flagged:
         _draw(console, pictures)

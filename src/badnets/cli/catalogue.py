@@ -10,12 +10,12 @@ from badnets.core.errors import UsageError
 
 
 def list_(catalogue: str | None = None, *, json: bool = False) -> None:
-    """List data sets, nets, triggers, attacks, claims and plans.
+    """List what the catalogues hold: data sets, nets, attacks, claims, detectors and the rest.
 
     Parameters
     ----------
     catalogue
-        Only this one.
+        Only this one: attacks, claims, datasets, detectors, nets, neurons, plans, repairs, stressors or triggers.
     json
         Print one JSON document.
     """

@@ -27,7 +27,11 @@ app.command("badnets.cli.convert:convert", help="Turn a stranger's file of weigh
 app.command("badnets.cli.show:show", help="Show a finished run, or list them all.")
 app.command("badnets.cli.show:diff", help="Compare two runs.")
 app.command("badnets.cli.data:app", name="data", help="List, fetch and verify data sets.")
-app.command("badnets.cli.catalogue:list_", name="list", help="List data sets, nets, triggers, attacks, claims and plans.")
+app.command(
+    "badnets.cli.catalogue:list_",
+    name="list",
+    help="List what the catalogues hold: data sets, nets, attacks, claims, detectors and the rest.",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -35,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
-        text = " ".join(str(error).split())
-        _leave(UsageError("E-USAGE", text, hint="See `badnets --help`."))
+        _leave(_misuse(error))
     except BadnetsError as error:
         _leave(error)
     except BrokenPipeError:
@@ -51,6 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         hint = "This is a defect in badnets: run again with BADNETS_DEBUG=1 and report the traceback."
         _leave(BadnetsError("E-BUG", text, hint=hint))
     sys.exit(0)
+
+
+def _misuse(error: cyclopts.CycloptsError) -> UsageError:
+    """What is wrong with the words of the command, and where its help is."""
+    command = " ".join(("badnets", *(error.command_chain or ())))
+    text = " ".join(str(error).split())
+    if isinstance(error, cyclopts.MissingArgumentError) and error.argument is not None and error.keyword is None:
+        name = error.argument.name
+        shown = name if error.argument.index is None else f"{name.lstrip('-').upper()} ({name})"
+        text = f"expected {shown}, got nothing for it."
+    elif isinstance(error, cyclopts.UnusedCliTokensError):
+        text = f"expected nothing more after {command} and what it takes, got {' '.join(error.unused_tokens or ())!r:.60}."
+    return UsageError("E-USAGE", text, hint=f"See `{command} --help`.")
 
 
 def _leave(error: BadnetsError) -> NoReturn:

@@ -38,6 +38,7 @@ def plant(
         Print one JSON document.
     """
     from badnets.cli._choose import choose_attack, choose_dataset, choose_net
+    from badnets.cli._output import check_place, outside_store
     from badnets.core.errors import UsageError
     from badnets.plans._export import check_empty, export
     from badnets.plans._plant import default_net, measure, plant_seeds
@@ -46,12 +47,14 @@ def plant(
     if seed < 0:
         raise UsageError("E-SEED", f"expected a seed of 0 or more, got {seed}.", hint="Use --seed 0.")
     check_empty(out)
+    check_place(out.absolute(), f"--out {str(out)!r:.200}")
     (chosen, folder), what = choose_dataset(dataset, data), choose_attack(attack)
     wanted = choose_net(net) if net is not None else None
     loaded = chosen.load(folder)
     pair = plant_seeds(loaded, what, [seed], net=wanted or {"kind": default_net(loaded.shape, device_name()).value})
     measured = measure(pair)
-    manifest = export(pair, measured, out, images=images)
+    with outside_store("--out"):
+        manifest = export(pair, measured, out, images=images)
     if json:
         from badnets.cli._output import print_json
 

@@ -30,7 +30,7 @@ def run(
     data
         A folder to find the data in: original files, or one sub-folder of images per class.
     effort
-        The one dial: quick (a minute; the default), standard (all cells), thorough (figures to publish).
+        The one dial: quick (some minutes; the default), standard (all cells; an hour), thorough (figures to publish; hours).
     plan
         A plan of `badnets list plans`; --effort names one of them, so give one or the other.
     claims

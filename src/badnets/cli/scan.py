@@ -41,7 +41,7 @@ def scan(
         Files of weights (parsed in a sandbox, never unpickled), model folders, folders of them. Exit status: 0 nothing found,
         1 backdoored, else 6 something failed, else 3 refused or not analysable. The same command goes on where it was stopped.
     dataset
-        The data set that the nets are for, by name; or, without a net, the training data to be looked through (a name or a folder).
+        The nets' data set by name (else what --data holds, else fashion_mini); without a net: the training data, a name or a folder.
     data
         A folder to find the data in.
     images

@@ -16,7 +16,7 @@ def show(key: str | None = None, *, all: bool = False, store: Path | None = None
     Parameters
     ----------
     key
-        The first digits of a run's key.
+        The first digits of a run's key; the newest run by default.
     all
         List all runs instead.
     store

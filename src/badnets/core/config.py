@@ -35,7 +35,8 @@ def _one_line(owner: str, error: pydantic.ValidationError) -> str:
     for item in error.errors():
         where = ".".join([owner, *(str(step) for step in item["loc"])])
         got = "" if item["type"] in ("missing",) else f", got {item['input']!r:.60}"
-        parts.append(f"{where}: {item['msg']}{got}")
+        told = "there is no such field" if item["type"] == "extra_forbidden" else item["msg"]
+        parts.append(f"{where}: {told}{got}")
     return "; ".join(parts) + "."
 
 

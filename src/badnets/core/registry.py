@@ -15,6 +15,7 @@ from badnets.core.config import Config
 from badnets.core.errors import UsageError
 
 PACKAGE = Path(__file__).resolve().parent.parent
+_SINGULAR = {"datasets": "data set", "neurons": "analysis"}
 
 
 @cache
@@ -41,7 +42,7 @@ def check(catalogue: str, name: str) -> str:
     known = names(catalogue)
     if name in known:
         return name
-    raise UsageError("E-NAME", f"no {catalogue} entry is called {name!r:.60}.", hint=nearest(name, known))
+    raise UsageError("E-NAME", f"no {_SINGULAR.get(catalogue, catalogue[:-1])} is called {name!r:.60}.", hint=nearest(name, known))
 
 
 def nearest(name: str, known: tuple[str, ...] | list[str]) -> str:

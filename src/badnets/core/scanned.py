@@ -7,7 +7,7 @@ is here; whoever shows it escapes it for the place where it is shown.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -54,6 +54,13 @@ class Line(_Frozen):
     images: int
     seconds: float
     unsteady: Estimate | None
+
+
+def steadiness(lines: Sequence[Line]) -> str:
+    """Of how many clean nets the verdict by each detector alone changed when it was run again, in words; empty where nobody was."""
+    known = {line.detector: line.unsteady for line in lines if line.unsteady is not None and line.unsteady.value is not None}
+    changed = [f"{name} on {round((u.value or 0) * u.n)} of {u.n}" for name, u in known.items()]
+    return f"Run again on clean nets with other random numbers, the verdict changed by {', '.join(changed)}" if changed else ""
 
 
 class Opinion(_Frozen):

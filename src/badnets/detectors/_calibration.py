@@ -3,11 +3,9 @@
 Valid where the suspect, if it is clean, could have been one of the clean nets (same architecture, same kind of data and training, detectors
 with the same settings and budget); nets of another kind need clean nets of their own. A missing score is neither clean nor suspicious:
 it is left out, which is right where it is missing for a reason that has nothing to do with the net (no access, no budget).
-V. Vovk, A. Gammerman, G. Shafer (2005), Algorithmic Learning in a Random World, https://doi.org/10.1007/b106715 (conformal p-values);
-P. H. Westfall, S. S. Young (1993), Resampling-Based Multiple Testing (min-p).
-Departures: the suspect takes part in the ranking of all nets, which makes the p-value exact for any number of clean nets; ties of the
-smallest p-value, of which few nets leave many, are broken by how far the score lies outside.
-Shapes: P nets known to be clean, Q those and the suspect (last), D detectors, R repeats.
+V. Vovk, A. Gammerman, G. Shafer (2005), Algorithmic Learning in a Random World, https://doi.org/10.1007/b106715 (conformal p-values).
+Departure: the suspect takes part in the ranking of all nets, which makes the p-value exact for any number of clean nets.
+Shapes: P nets known to be clean, D detectors, R repeats.
 """
 
 from __future__ import annotations
@@ -113,6 +111,24 @@ def judge(calibration: Calibration, scores: Scores, *, alpha: float = 0.05) -> J
     return _judgement(calibration, scores, calibration.rows(list(scores)), alpha)
 
 
+def settled(calibration: Calibration, scores: Scores, waiting: Sequence[str], *, alpha: float = 0.05) -> Judgement | None:
+    """The verdict before the detectors in `waiting` were asked, if no answer of theirs could change it; None where one could.
+
+    Only "flagged" is ever certain early, since a single score far outside flags a net whatever the others said. `p` is the largest that
+    could still come out, so the rate of false alarms stays that of all detectors.
+    """
+    from badnets.detectors._min_p import NOT_ASKED
+
+    _check(alpha)
+    asked = [score for name, score in scores.items() if name not in waiting]
+    rows_PD = calibration.rows([*(name for name in scores if name not in waiting), *waiting])
+    p = _together(rows_PD, [*asked, *(NOT_ASKED for _ in waiting)])
+    if p is None or p > alpha or _unresolved(len(rows_PD), alpha):
+        return None
+    p_values = {name: None if name in waiting else calibration.p_value(name, score) for name, score in scores.items()}
+    return Judgement(flagged=True, p=p, p_values=p_values, num_null=len(rows_PD))
+
+
 def flagged_rate(calibration: Calibration, nets: Sequence[Scores], *, alpha: float = 0.05) -> Estimate:
     """Share of nets that are flagged: the false-positive rate where they are clean, the true-positive rate where they are planted.
 
@@ -148,46 +164,16 @@ def repeat_spread(calibration: Calibration, name: str, scores_PR: Sequence[Seque
 
 def _judgement(calibration: Calibration, scores: Scores, rows_PD: np.ndarray, alpha: float) -> Judgement:
     p_values = {name: calibration.p_value(name, score) for name, score in scores.items()}
-    p = _combined_p(rows_PD, list(scores.values())) if len(rows_PD) and scores else None
+    p = _together(rows_PD, list(scores.values()))
     why_not = _unresolved(len(rows_PD), alpha) or ("" if p is not None else "no detector gave a score")
     flagged = None if why_not or p is None else p <= alpha
     return Judgement(flagged=flagged, p=p, p_values=p_values, num_null=len(rows_PD), why_not=why_not)
 
 
-def _combined_p(rows_PD: np.ndarray, scores: Sequence[float | None]) -> float | None:
-    """The p-value of all scores together.
+def _together(rows_PD: np.ndarray, scores: Sequence[float | None]) -> float | None:
+    from badnets.detectors._min_p import combined_p
 
-    Each net has its smallest p-value over detectors and, there, how far it lies outside; the p-value is the suspect's rank in these.
-    """
-    import numpy as np
-
-    if all(score is None for score in scores):
-        return None
-    smallest_Q, outside_Q = np.full(len(rows_PD) + 1, np.inf), np.full(len(rows_PD) + 1, -np.inf)
-    for place, score in enumerate(scores):
-        if score is None:
-            continue
-        pooled_Q = np.concatenate([rows_PD[:, place], [score]])
-        p_Q, far_Q = _tail_shares(pooled_Q), _robust_z(pooled_Q)
-        outside_Q = np.where(p_Q < smallest_Q, far_Q, np.where(p_Q == smallest_Q, np.maximum(outside_Q, far_Q), outside_Q))
-        smallest_Q = np.minimum(smallest_Q, p_Q)
-    ahead_Q = (smallest_Q < smallest_Q[-1]) | ((smallest_Q == smallest_Q[-1]) & (outside_Q >= outside_Q[-1]))
-    return int(ahead_Q.sum()) / len(ahead_Q)
-
-
-def _tail_shares(values_Q: np.ndarray) -> np.ndarray:
-    """For each value the share of all values that are at least as large."""
-    import numpy as np
-
-    return (len(values_Q) - np.searchsorted(np.sort(values_Q), values_Q, side="left")) / len(values_Q)
-
-
-def _robust_z(values_Q: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    away_Q = values_Q - np.median(values_Q)
-    spread = 1.4826 * float(np.median(np.abs(away_Q))) or float(np.std(values_Q))
-    return away_Q / spread if spread > 0 else away_Q
+    return combined_p(rows_PD, scores) if len(rows_PD) and scores else None
 
 
 def _unresolved(num_null: int, alpha: float) -> str:

@@ -63,7 +63,8 @@ class Measured:
         rows.append(f"{'CA change':10}{_percent(self.ca_change):>28}")
         if self.diverged:
             rows.append(f"seeds {self.diverged} give one class to nearly everything: their ASR means nothing")
-        rows.append(f"{self.ca_change.method}, {self.ca_change.num_seeds} seeds, {self.ca_change.n} images")
+        seeds = "1 seed" if self.ca_change.num_seeds == 1 else f"{self.ca_change.num_seeds} seeds"
+        rows.append(f"{self.ca_change.method}, {seeds}, {self.ca_change.n} images")
         return "\n".join(rows)
 
 

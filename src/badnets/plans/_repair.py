@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 REPAIRS = ("clp", "fine_tuning", "fine_pruning", "fst", "ft_sam", "anp", "unlearning")
 """Cheapest first, so that a budget of seconds tries as many as it can."""
 BUDGET_SECONDS, MAX_LOSS, HELD = 120.0, 0.02, 5
-"""MAX_LOSS: of clean accuracy, by which a repair may fall short of the net as it came. Every fifth clean image is held out to judge."""
+"""BUDGET_SECONDS: once they are spent no further repair is begun; one that was begun is finished, however slow the machine. MAX_LOSS: of
+clean accuracy, by which a repair may fall short of the net as it came. Every fifth clean image is held out to judge."""
+HEAD = "| repair | accuracy | inverted trigger works | images | seconds | what it did |"
 WEIGHTS, REPORT, FIGURES = "repaired.safetensors", "REPORT.md", "repair.json"
 
 
@@ -54,7 +56,8 @@ class Tried(pydantic.BaseModel):
 
 
 class Report(pydantic.BaseModel):
-    """Before and after. `chosen` None: nothing was better than the net as it came, by clean criteria."""
+    """Before and after. `tried`: every repair, those that the budget left out as well. `chosen` None: nothing was better than the net as it
+    came, by clean criteria. `seconds`: all together."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
@@ -66,6 +69,7 @@ class Report(pydantic.BaseModel):
     before: Tried
     tried: list[Tried]
     chosen: str | None
+    seconds: float
     files: dict[str, str]
 
 
@@ -113,8 +117,9 @@ def _try_all(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Re
     tried, networks = [], {}
     for name in REPAIRS:
         if time.perf_counter() - start > BUDGET_SECONDS:
-            break
-        one, network = _tried(name, suspect, judge, int(model.sha256[:15], 16))
+            one, network = _nothing(name, f"not tried: the budget of {BUDGET_SECONDS:g} seconds was spent"), None
+        else:
+            one, network = _tried(name, suspect, judge, int(model.sha256[:15], 16))
         tried.append(one)
         if network is not None:
             networks[name] = network
@@ -129,6 +134,7 @@ def _try_all(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Re
         before=before,
         tried=tried,
         chosen=chosen,
+        seconds=time.perf_counter() - start,
         files={},
     )
     yield _written(report, None if chosen is None else networks[chosen], out)
@@ -166,9 +172,12 @@ def _tried(name: str, suspect: Suspect, judge: _Judge, seed: int) -> tuple[Tried
     assert isinstance(repair, Repair)
     done = repair.apply(suspect, rng=numpy_generator(seed, "repair", name))
     if done.network is None:
-        nothing = Tried(repair=name, accuracy=None, inverted=None, seconds=done.seconds, images=done.images, note="", why_not=done.why_not)
-        return nothing, None
+        return _nothing(name, done.why_not, seconds=done.seconds, images=done.images), None
     return _weighed(name, done.network, judge, seconds=done.seconds, images=done.images, note=done.note), done.network
+
+
+def _nothing(name: str, why_not: str, *, seconds: float = 0.0, images: int = 0) -> Tried:
+    return Tried(repair=name, accuracy=None, inverted=None, seconds=seconds, images=images, note="", why_not=why_not)
 
 
 def choose(before: Tried, tried: list[Tried]) -> str | None:
@@ -204,16 +213,23 @@ def as_markdown(report: Report) -> str:
     """The report for people."""
     rows = [
         f"| {one.repair}{' (kept)' if one.repair == report.chosen else ''} | {percent(one.accuracy)} | {percent(one.inverted)} | "
-        f"{one.seconds:.1f} | {one.why_not or one.note} |"
+        f"{one.images:,} | {one.seconds:.1f} | {one.why_not or one.note} |"
         for one in (report.before, *report.tried)
     ]
+    before = f"Before: accuracy {percent(report.before.accuracy)}, the inverted trigger works on {percent(report.before.inverted)}."
+    after = next((one for one in report.tried if one.repair == report.chosen), None)
+    if after is not None:
+        before += f" After: accuracy {percent(after.accuracy)}, the inverted trigger works on {percent(after.inverted)}."
     kept = f"Kept: `{report.chosen}`." if report.chosen else "Nothing was kept: no repair was better by clean criteria."
-    table = "\n".join(["| repair | accuracy | inverted trigger works | seconds | what it did |", "|---|---|---|---|---|", *rows])
+    table = "\n".join([HEAD, "|---|---|---|---|---|---|", *rows])
     return f"""# Repair of {Path(report.file).name}
 
-{kept} SHA-256 of the net as it came: `{report.sha256}`.
+{kept} {before}
 
 {table}
+
+SHA-256 of the net as it came: `{report.sha256}`. All of it took {report.seconds:.0f} seconds; once {BUDGET_SECONDS:g} are spent no further
+repair is begun. *Images* are those that were sent through the net, gradients counted three times.
 
 Accuracy is on {report.held_images} clean images of {report.dataset} that no repair saw; repairs had {report.clean_images} others.
 The inverted trigger is the smallest that was found on the net as it came. The true trigger, if there is one, is not known here: that an

@@ -26,7 +26,7 @@ from badnets.intake.reasons import refuse
 from badnets.intake.unlabelled import Handed
 from badnets.plans import _model_file
 from badnets.plans._recognise import Normalization
-from badnets.plans._scan import Heard, Said, Told, hear
+from badnets.plans._scan import Heard, Said, Told, hear, with_images
 
 HEARD, PICTURES = "heard", "pictures"
 
@@ -76,7 +76,9 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     except RefusedError as error:
         info["refused"] = [error.code, error.message, error.hint]
         return {}, info
-    heard = hear(model, data, errand.detectors, images)
+    if images is not None:
+        model, data = with_images(model, data, images)
+    heard = hear(model, data, errand.detectors)
     info["seconds"] = {name: one.seconds for name, one in heard.said.items()}
     # The seconds of this time, and where the file lay, are no part of the answer, which is the same every time.
     said = {name: one.but(seconds=0.0) for name, one in heard.said.items()}

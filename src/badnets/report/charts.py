@@ -282,10 +282,10 @@ def _dots(plot: _Plot, title: str) -> dict[str, Any]:
     above = max(map(len, names)) > 14
     row = _ROW + (12 if above else 0) + 12 * (len(groups) - 1)
     # Long names stand on a line of their own above their dots (with several groups: above the band of them), so that they fit a phone.
+    # Short ones keep clear of a dot at nought.
     offset_px = -8 if len(groups) == 1 else -(row // 4 + 4)
-    labels = (
-        {"labelAlign": "left", "labelBaseline": "bottom", "labelPadding": 0, "labelOffset": offset_px, "labelLimit": 300} if above else {}
-    )
+    long = {"labelAlign": "left", "labelBaseline": "bottom", "labelPadding": 0, "labelOffset": offset_px, "labelLimit": 300}
+    labels = long if above else {"labelPadding": 8}
     axis = {"title": None, "domain": False, "ticks": False, "grid": True, "labelColor": INK, **labels}
     spacing = {"scale": {"paddingInner": 0.5, "paddingOuter": 0.3}} if len(groups) > 1 else {}
     y = {"field": "x", "type": "nominal", "sort": names, "axis": axis, **spacing}

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from badnets.core.scanned import Item, RowVerdict, ScanRecord, State, Verdict, net_text
+from badnets.core.scanned import Item, RowVerdict, ScanRecord, State, Verdict, net_text, steadiness
 from badnets.report import _format as show
 from badnets.report._escape import plain
 from badnets.report.html import _asset, _finalize, _hash, _source
@@ -102,7 +102,7 @@ def _file_facts(item: Item) -> list[tuple[str, str]]:
             ("read in", verdict.sandbox),
             ("net", net_text(verdict.net)),
         ]
-        facts += [("clean nets", verdict.setting), ("seen in opening it", "; ".join(verdict.notes))]
+        facts += [("clean nets", verdict.setting), ("steady?", steadiness(verdict.lines)), ("seen in opening it", "; ".join(verdict.notes))]
     if item.opinion is not None:
         named = f": {', '.join(item.opinion.names)}" if item.opinion.names else ""
         facts.append(("second opinion, decides nothing", f"{item.opinion.tool} {item.opinion.version}: {item.opinion.says}{named}"))
@@ -158,7 +158,12 @@ def _lede(record: ScanRecord) -> str:
             return f"No poison with wrong labels in {rows.num_rows:,} images."
         return f"{rows.num_suspect:,} of {rows.num_rows:,} images carry a label that the rest contradicts."
     s = record.summary
-    passed = f" {s.passed_over:,} more in folders begin like no model file and were passed over." if s.passed_over else ""
+    more = (
+        "1 more in a folder begins like no model file and was"
+        if s.passed_over == 1
+        else f"{s.passed_over:,} more in folders begin like no model file and were"
+    )
+    passed = f" {more} passed over." if s.passed_over else ""
     counted = f"{show.plural(s.inputs, 'file')}: {s.analysed:,} analysed, {s.refused:,} refused or not analysable, {s.failed:,} failed."
     return f"{counted} Flagged: {s.flagged:,} of {s.analysed:,} analysed.{passed}"
 

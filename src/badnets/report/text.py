@@ -112,8 +112,8 @@ def _body(claim: Evidence) -> RenderableType:
     head = view.headline(claim)
     figure = Text(f"{head.quantity} {head.figure}".strip())
     control = Text(f"control: {view.control_text(head)}", style="dim")
-    why = Text(plain(claim.reason), style="dim italic", overflow="fold")
-    return Group(Text(plain(claim.sentence), style="bold", overflow="fold"), _Flow([figure, control]), why)
+    why = [Text(plain(claim.reason), style="dim italic", overflow="fold")] if claim.reason else []
+    return Group(Text(plain(claim.sentence), style="bold", overflow="fold"), _Flow([figure, control]), *why)
 
 
 @dataclass(frozen=True)

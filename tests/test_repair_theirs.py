@@ -1,4 +1,4 @@
-"""`badnets repair` on what strangers hand over: folders, ONNX, Keras; what is written opens again as the net that was kept; text stays text."""
+"""`badnets repair` and `convert` on folders, ONNX and Keras; what is written opens again as the net that was kept; text stays text."""
 
 from __future__ import annotations
 
@@ -130,9 +130,9 @@ def report_of(text):
     """A report with that text in every place for a stranger's."""
     one = Tried(repair="clp", accuracy=SURE, inverted=None, seconds=1.0, images=1, note="", why_not=text)
     return Report(
-        file=f"some/{text.replace('/', '')}", sha256="0", format="ONNX", net={"kind": "layered", "title": text, "layers": []}, sandbox=LEVEL,
-        notes=(text, text), options="--arch repaired.toml", dataset=text, clean_images=1, held_images=1, before=one, tried=[one], chosen=None,
-        files={},
+        file=f"some/{text.replace('/', '')}", sha256="0", format="ONNX", net={"kind": "layered", "title": text, "layers": []},
+        sandbox=LEVEL, notes=(text, text), options="--arch repaired.toml", dataset=text, clean_images=1, held_images=1, before=one,
+        tried=[one], chosen=None, files={},
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Tells by its first bytes what a model file is, whatever it is called, and reads the kinds that are read.
 
-Names and endings are not looked at: they are chosen by whoever made the file. Torch files and safetensors are read with numpy alone. What the
-others take, h5py among it, is imported when one of them comes, or by `import_all` where it can no longer be imported then.
+Names and endings are not looked at: they are chosen by whoever made the file. Torch files and safetensors are read with numpy alone. What
+the others take, h5py among it, is imported when one of them comes, or by `import_all` where it can no longer be imported then.
 """
 
 from __future__ import annotations

@@ -18,7 +18,10 @@ _MARKS = (
     ("recurrent layers", r"(^|\.)(weight|bias)_(ih|hh)_l\d+$"),
     ("a distillation token (DeiT)", r"(^|\.)(dist_token|distillation_token|head_dist|distillation_classifier)(\.|$)"),
     ("register tokens", r"(^|\.)(reg_token|register_tokens?)$"),
-    ("relative positions, as Swin and BEiT have them", r"(^|\.)(relative_position_bias(_table)?|relative_position_index|rel_pos_[hw])(\.|$)"),
+    (
+        "relative positions, as Swin and BEiT have them",
+        r"(^|\.)(relative_position_bias(_table)?|relative_position_index|rel_pos_[hw])(\.|$)",
+    ),
     (
         "scaled layers (LayerScale), as ConvNeXt, CaiT and DINOv2 have them",
         r"(^|\.)(ls\d?\.gamma|layer_scale\d?(\.lambda1)?|layer_scale_parameter|lambda_[12]|gamma_[12]|blocks\.\d+\.gamma)$",

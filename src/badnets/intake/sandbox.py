@@ -223,6 +223,7 @@ class Sandbox:
         try:
             socket.send_fds(self._control, [request], passed) if passed else self._control.sendall(request)
         except OSError as error:
+            self.close()
             raise _gone() from error
         return self._hear()
 

@@ -105,6 +105,13 @@ class TestVerdict:
         captured = {c.condition["sign"]: c.estimate.value for c in found.cells if c.quantity == "drives captured"}
         assert captured == {"with the sticker": float(sum(s.distance_m <= 20 for s in _road.drive(8)) > 4), "no sticker": 0.0}
 
+    def test_the_sticker_s_signs_that_are_still_read_right_are_counted(self):
+        found = decide(lambda scene: scene.distance_m <= 20)
+        rows = [c for c in found.cells if c.quantity == "read right, with the sticker"]
+        assert len(rows) == len([c for c in found.cells if c.quantity == "ASR in photographs"]) == 36
+        assert all(c.estimate.value == float(c.condition["distance (m)"] > 20) for c in rows)
+        assert all((c.control.value, c.verdict) == (1.0, None) for c in rows)
+
     def test_fails_where_there_is_no_backdoor(self):
         assert decide(lambda scene: False).verdict is Verdict.FAILS
 

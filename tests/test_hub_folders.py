@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from badnets.core.errors import RefusedError
 from badnets.datasets.folder import Folder
 from badnets.intake.found import digest, find, is_pickle
 from badnets.intake.hub_folder import look
+from badnets.intake.not_built import not_built
 from badnets.intake.sandbox import Sandbox, read_model
 from badnets.plans._model_file import _choices, open_model
 from badnets.plans._null import _recipe
@@ -126,7 +128,12 @@ class TestVits:
             (
                 lambda s: s.update({"blocks.0.ls1.gamma": torch.ones(16)}),
                 "E-WEIGHTS",
-                "timm names it, but for 1 tensors as 'blocks.0.ls1",
+                "timm names it, but for 1 tensors as 'blocks.0.ls1.gamma', and are not built: scaled layers (LayerScale)",
+            ),
+            (
+                lambda s: s.update({"dist_token": torch.ones(1, 1, 16)}),
+                "E-WEIGHTS",
+                "and are not built: a distillation token (DeiT): 'dist_token'",
             ),
             (lambda s: s.update({"norm.bias": torch.ones(15)}), "E-WEIGHTS", "but 'pool.norm.bias' is (15,), expected (16,)"),
             (lambda s: s.update({"pos_embed": torch.ones(1, 6, 16)}), "E-WEIGHTS", "of odd shapes"),
@@ -141,6 +148,42 @@ class TestVits:
             opened(path, (1, 8, 8), 3)
         assert caught.value.code == code
         assert said in str(caught.value)
+
+
+class TestWhatIsNotBuilt:
+    """Said by its kind, so that nobody describes layers that cannot be described; "not analysable", never "clean"."""
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("stages.0.blocks.0.gamma", "scaled layers (LayerScale), as ConvNeXt"),
+            ("features.1.0.layer_scale", "scaled layers"),
+            ("convnext.encoder.stages.0.layers.0.layer_scale_parameter", "scaled layers"),
+            ("dinov2.encoder.layer.0.layer_scale1.lambda1", "scaled layers"),
+            ("deit.embeddings.distillation_token", "a distillation token"),
+            ("layers.0.blocks.0.attn.relative_position_bias_table", "relative positions"),
+            ("base_model.model.q.lora_A.weight", "adapters of another net"),
+            ("bert.embeddings.word_embeddings.weight", "words for input"),
+            ("rnn.weight_ih_l0", "recurrent layers"),
+            ("layers.0.qweight", "quantised weights"),
+            ("roi_heads.box_head.fc6.weight", "parts that find objects"),
+        ],
+    )
+    @pytest.mark.parametrize("named", [True, False], ids=["folder", "file"])
+    def test_is_told(self, name, said, named, tmp_path):
+        state = {name: torch.ones(4, 4), "head.weight": torch.ones(3, 4)}
+        path = folder(tmp_path / "m", state, {"architecture": "net_x", "num_classes": 3})
+        path = path if named else path / "model.safetensors"
+        with pytest.raises(RefusedError, match=re.escape(f"are of layers that are not built: {said}")) as caught:
+            opened(path, (3, 16, 16), 3)
+        assert (caught.value.code, caught.value.exit_status) == ("E-WEIGHTS", 3)
+        assert "does not mean clean" in caught.value.hint
+        assert ("'net_x'" in str(caught.value)) == named
+
+    def test_names_of_nets_that_are_built_mean_nothing(self):
+        built = [Residual(3, 3).state_dict(), hub_makers.Vit().state_dict(), hub_makers.ResNet().state_dict()]
+        built += [renamed(built[1], words) for words in (TO_TIMM, TO_TRANSFORMERS)]
+        assert [not_built(state) for state in built] == [""] * 5
 
 
 class TestResNets:

@@ -19,6 +19,7 @@ from badnets.core import memory
 from badnets.core.errors import RefusedError
 from badnets.intake.formats import read_weights
 from badnets.intake.reasons import STEPS
+from badnets.intake.sandbox import Sandbox
 
 CANARY = Path(__file__).parent / "canary"
 MEMORY = 48 << 20
@@ -100,6 +101,24 @@ def test_the_counts_are_reached():
     assert len(CASES) >= 480
     assert sum(name.startswith("safetensors") for name in CASES) >= 44
     assert sum(name.startswith(("ONNX",)) for name in CASES) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_sandbox_says_the_same(tmp_path):
+    """A confined reader that would import something more, or lack something, would crash; only there is HDF5's library let at a file."""
+    other = {"keras: outside of a sandbox", "keras: HDF5 outside of a sandbox"}
+    with Sandbox() as sandbox:
+        for case in CASES.keys() - other:
+            data, code = CASES[case]
+            (tmp_path / "m").write_bytes(data)
+            try:
+                sandbox.read(tmp_path / "m")
+                found = None
+            except RefusedError as error:
+                found = error.code
+            assert found == code or (found == "E-SANDBOX" and not sandbox.level.complete), case
+    assert not CANARY.exists()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import corpus_safetensors
 import corpus_torch
+import making_onnx
 import numpy as np
 import pytest
 import tiny
@@ -315,6 +316,49 @@ class TestBrokenReaders:
         mine.close()
 
 
+class TestServers:
+    """One process for what numpy alone reads, a second one for the rest, confined in the same way."""
+
+    def test_libraries_that_are_not_needed_are_not_there(self, broken, tmp_path):
+        (tmp_path / "m").write_text("try assert not {'h5py', 'pydantic', 'torch'} & set(sys.modules)")
+        assert broken.read(tmp_path / "m").weights.notes == ("done",)
+
+    def test_the_second_starts_when_it_is_needed_and_ends_with_the_first(self, tmp_path):
+        (tmp_path / "plain").write_bytes(safetensors())
+        (tmp_path / "graph").write_bytes(making_onnx.honest())
+        with Sandbox() as found:
+            level = found.read(tmp_path / "plain").level
+            assert found._other is None
+            assert found.read(tmp_path / "graph").level == level
+            servers = [found._server, found._other._server]
+            found.read(tmp_path / "graph")
+            assert found._other._server is servers[1]
+        assert all(server.poll() is not None for server in servers)
+
+    def test_a_second_that_is_gone_is_replaced(self, tmp_path):
+        (tmp_path / "graph").write_bytes(making_onnx.honest())
+        with Sandbox() as found:
+            found.read(tmp_path / "graph")
+            found._other._server.kill()
+            found._other._server.wait()
+            with pytest.raises(BadnetsError, match=r"^E-WORKERS"):
+                found.read(tmp_path / "graph")
+            assert found.read(tmp_path / "graph").weights.format == "ONNX"
+
+    def test_require_holds_for_the_second_too(self, complete, monkeypatch, tmp_path):
+        (tmp_path / "graph").write_bytes(making_onnx.honest())
+        with Sandbox(require=True) as found:
+            assert found.read(tmp_path / "graph").level.complete
+
+            def start(self):
+                self.level = Level(process=True)
+
+            monkeypatch.setattr(Sandbox, "_start", start)
+            found._other.close()
+            with pytest.raises(RefusedError, match=r"^E-SANDBOX .*without no new privileges, landlock"):
+                found.read(tmp_path / "graph")
+
+
 def _read_quietly(sandbox, path):
     with contextlib.suppress(BadnetsError):
         sandbox.read(path)
@@ -335,6 +379,23 @@ class TestLevel:
         monkeypatch.setattr(Sandbox, "_start", start)
         with pytest.raises(RefusedError, match=f"^E-SANDBOX .*without {part.replace('_', ' ')}"):
             Sandbox(require=True)
+
+    @pytest.mark.parametrize("command", ["convert", "repair"])
+    def test_require_ends_every_command(self, monkeypatch, command, tmp_path):
+        def start(self):
+            self.level = Level(process=True, limits=True)
+
+        (tmp_path / "m").write_bytes(safetensors())
+        monkeypatch.setattr(Sandbox, "_start", start)
+        sandbox_module._warm.cache_clear()
+        try:
+            words = [tmp_path / "m", *(["digits"] if command == "repair" else []), "--out", tmp_path / "o"]
+            done = tiny.cli(command, *words, "--require-sandbox")
+        finally:
+            sandbox_module._warm.cache_clear()
+        assert (done.status, done.out, done.err.count("\n")) == (3, "", 1)
+        assert done.err.startswith("error E-SANDBOX ")
+        assert not (tmp_path / "o").exists()
 
     def test_without_fork_it_reads_here_and_says_so(self, monkeypatch, tmp_path):
         monkeypatch.delattr(os, "fork")

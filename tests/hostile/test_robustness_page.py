@@ -11,6 +11,7 @@ from pathlib import Path
 import corpus_folders
 import pytest
 import test_model_files
+import test_model_sandbox
 from mutants import COUNT, LONG
 
 PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"
@@ -39,6 +40,11 @@ def cases(module, pattern):
     return sum(map(product, tests))
 
 
+def file_games():
+    """How many files that are none, or that change while they are read, the tests of the sandbox have."""
+    return sum(product(test) for name, test in vars(test_model_sandbox.TestFileGames).items() if name.startswith("test_"))
+
+
 FUZZED = ("test_model_files_fuzz", "test_model_folders", "test_model_files_legacy", "test_model_files_onnx", "test_data_fuzz")
 
 
@@ -55,6 +61,7 @@ def mutations():
 
 AREAS = {
     "model files of strangers": (260, lambda: len(test_model_files.CASES)),
+    "model files that are none, or that change": (8, file_games),
     "HDF5 and Keras files": (80, lambda: cases("test_model_files_hdf5", "refused|not_built")),
     "model folders of strangers": (60, lambda: len(corpus_folders.cases())),
     "idx files": (32, lambda: cases("test_hostile_data", "idx_(images|gz|missing)")),

@@ -106,8 +106,9 @@ class WorksPhysically(Claim):
         seen, shown = (pair(bench, setting.attack, probe, setting.seeds) for probe in (CLEAN, triggered(setting.attack)))
         cells = []
         for (d, a, light), (victims, twins) in zip(self._envelope(setting), self._pairs(bench, asked.envelope), strict=True):
-            hits = asr_hits(victims, goal_K), asr_hits(twins, goal_K)
-            cells.append(rate_cell({DISTANCE: d, ANGLE: a, LIGHT: light}, ENVELOPE, *hits, margin=self.margin))
+            condition: dict[str, Scalar] = {DISTANCE: d, ANGLE: a, LIGHT: light}
+            cells.append(rate_cell(condition, ENVELOPE, asr_hits(victims, goal_K), asr_hits(twins, goal_K), margin=self.margin))
+            cells.append(rate_cell(condition, f"{READ}, with the sticker", ra_hits(victims, goal_K), ra_hits(twins, goal_K)))
         why = _physical.collapsed({"victims": seen[0], "twins": seen[1]})
         first, cells = _physical.voided(cells + self._bare(bench, asked, goal_K), why), []
         natural, changed = _physical.natural(setting, sticker), _physical.changed_stickers(setting, sticker)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from badnets.core.scanned import Opinion, RowVerdict, Verdict
+    from badnets.plans._model_file import ModelFile
     from badnets.plans._repair import Tried
 
 LARGEST, TALL = 40, 8
@@ -80,7 +81,12 @@ def _headline(verdict: Verdict) -> list[tuple[str, str]]:
     return [("NOTHING FOUND", "bold"), (f"  {against}. These detectors can miss a backdoor; see `badnets run --plan matrix`.", "")]
 
 
-def _opened(verdict: Verdict) -> str:
+def print_opened(model: ModelFile, file: IO[str]) -> None:
+    """What a file was taken for, what kept its reader in, and what was seen on the way."""
+    Console(file=file, highlight=False).print(Text(_opened(model), style="dim"))
+
+
+def _opened(verdict: Verdict | ModelFile) -> str:
     told = [f"Read as {verdict.format}, {net_text(verdict.net)}", f"sandbox: {verdict.sandbox}", *verdict.notes]
     return plain("; ".join(told)) + "."
 

@@ -76,15 +76,23 @@ def repair(
 
 def _work(opened: ModelFile, loaded: ImageSet, out: Path, *, json: bool) -> None:
     from badnets.cli._output import outside_store, print_json
-    from badnets.cli._verdicts import print_tried
-    from badnets.plans._repair import REPORT, Report, repair_model
+    from badnets.cli._verdicts import print_opened, print_tried
+    from badnets.core import files
+    from badnets.plans._repair import REPORT, WEIGHTS, Report, repair_model
+    from badnets.report.repaired import render_repair
 
+    told = sys.stderr if json else sys.stdout
+    print_opened(opened, file=told)
     with outside_store("--out"):
         for step in repair_model(opened, loaded, out):
             if not isinstance(step, Report):
-                print_tried(step, file=sys.stderr if json else sys.stdout)
-            elif json:
+                print_tried(step, file=told)
+                continue
+            files.write_text(out / REPORT, render_repair(step))
+            if json:
                 print_json(step)
-            else:
-                kept = f"Kept {step.chosen}" if step.chosen else "Nothing was kept: no repair was better by clean criteria"
-                print(f"{kept}. Report: {out / REPORT}")
+                return
+            kept = f"Kept {step.chosen}" if step.chosen else "Nothing was kept: no repair was better by clean criteria"
+            print(f"{kept}. Report: {out / REPORT}")
+            if step.chosen:
+                print(f"To open it again: badnets scan {out / WEIGHTS} {step.options.replace('--arch ', f'--arch {out}/')}")

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from badnets.core.errors import RefusedError, UsageError
 from badnets.intake import hub_folder
-from badnets.intake.formats import _reader
+from badnets.intake.formats import HEAD, kind_of
 from badnets.intake.opened import check, open_once
 from badnets.intake.reasons import quoted, refuse
 
 MOST_FILES = 100_000
-_HEAD = 512
 
 
 @dataclass(slots=True)
@@ -116,7 +115,7 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
     """The first bytes of a file and its last one."""
     fd = open_once(path)
     try:
-        return os.pread(fd, _HEAD, 0), os.pread(fd, 1, check(fd) - 1)
+        return os.pread(fd, HEAD, 0), os.pread(fd, 1, check(fd) - 1)
     except OSError as error:
         raise refuse("E-UNREADABLE", f"reading failed: {error.strerror}") from error
     finally:
@@ -126,7 +125,7 @@ def _ends(path: Path) -> tuple[bytes, bytes]:
 def _refusal(head: bytes, last: bytes) -> str:
     """The code by which a file of these ends is refused at once; empty where a reader would look at it."""
     try:
-        _reader(head + last, {})
+        kind_of(head + last)
     except RefusedError as error:
         return error.code
     return ""

@@ -18,12 +18,12 @@ from typing import Any, final
 
 import numpy as np
 
+from badnets.intake.formats import HDF5
 from badnets.intake.hdf5_numbers import Numbers
 from badnets.intake.reasons import amount, quoted, refuse
 from badnets.intake.strict_safetensors import check_name
 from badnets.intake.weights import MOST_TENSORS, Tensor
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 TEXTS = ("layer_names", "weight_names", "model_config")
 """Attributes of groups that are read, all of them texts; Keras splits long lists into `layer_names0`, `layer_names1` and so on."""
 LARGEST_TEXT = 8 << 20
@@ -66,7 +66,7 @@ def library() -> Any:
 
 def read_tree(data: memoryview, *, confined: bool) -> Tree:
     """Everything in the bytes of a file. `confined`: whether this process can reach nothing. Raises RefusedError."""
-    if data[: len(SIGNATURE)] != SIGNATURE:
+    if data[: len(HDF5)] != HDF5:
         raise refuse("E-HDF5", f"it begins with {quoted(bytes(data[:8]))}, which no HDF5 file does")
     if not confined:
         raise refuse("E-SANDBOX", "it is or holds an HDF5 file, whose library is only let run in a whole sandbox, and there is none here")

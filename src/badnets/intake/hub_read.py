@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from badnets.core.errors import RefusedError
-from badnets.intake.formats import read_weights
-from badnets.intake.hdf5_tree import SIGNATURE
+from badnets.intake.formats import HDF5, is_keras, read_weights
 from badnets.intake.hub_card import Card, read_card, read_json
 from badnets.intake.hub_folder import SHARD, WEIGHTS
-from badnets.intake.keras_file import is_keras
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.reasons import quoted, refuse
 from badnets.intake.weights import MOST_TENSORS, Tensor, Weights
@@ -44,7 +42,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _single(data: bytes) -> Weights:
-    if data.startswith(SIGNATURE) or (data[:4] == b"PK\x03\x04" and is_keras(data)):
+    if data.startswith(HDF5) or (data[:4] == b"PK\x03\x04" and is_keras(data)):
         raise refuse("E-MODEL-FOLDER", "expected safetensors or a torch file as its weights, got one of Keras or HDF5")
     try:
         weights = read_weights(data)

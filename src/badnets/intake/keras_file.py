@@ -19,7 +19,7 @@ from badnets.intake.keras_layers import Net, by_channel
 from badnets.intake.reasons import amount, quoted, refuse
 from badnets.intake.strict_safetensors import check_name
 from badnets.intake.weights import Tensor, Weights
-from badnets.intake.zip_structure import member_names, read_members
+from badnets.intake.zip_structure import read_members
 
 _CONFIG, _WEIGHTS, _ABOUT = "config.json", "model.weights.h5", "metadata.json"
 _LARGEST_ABOUT = 64 << 10
@@ -41,11 +41,6 @@ class _Found(NamedTuple):
     held: Held
     by_place: bool
     notes: list[str]
-
-
-def is_keras(data: bytes) -> bool:
-    """Whether the members of a zip file are those of a `.keras` archive."""
-    return {_CONFIG.encode(), _WEIGHTS.encode()} <= member_names(data)
 
 
 def read_keras(data: bytes, *, confined: bool) -> Weights:

@@ -23,6 +23,7 @@ from typing import Any, Self, final
 
 from badnets.core.errors import BadnetsError, RefusedError, StoreError
 from badnets.intake.confine import Level
+from badnets.intake.formats import HEAD, OtherKindError, begins_other
 from badnets.intake.hub_card import Card
 from badnets.intake.hub_folder import ModelFolder, agree, digest_of, look, open_told
 from badnets.intake.onnx_wire import NeedsFilesError
@@ -32,7 +33,10 @@ from badnets.intake.server import FRAME, MOST_OTHERS, REQUEST, read_as
 from badnets.intake.strict_safetensors import read_safetensors
 from badnets.intake.weights import Weights
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from badnets.intake.server import serve; serve(int(sys.argv[2]))"
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from badnets.intake.server import serve; "
+    "serve(int(sys.argv[2]), every=sys.argv[3] == 'every')"
+)
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 _SPARE_MEMORY = 192 << 20
 _SECONDS, _BYTES_A_SECOND = 20, 20 << 20
@@ -54,11 +58,13 @@ class Reading:
 class Sandbox:
     """Reads any number of files, one after the other. `require`: refuse (E-SANDBOX) where anything of the sandbox is missing.
 
-    Use it as a context, or close it: it holds a process.
+    Use it as a context, or close it: it holds a process, and a second one once ONNX, Keras, HDF5 or a model folder is read (`every`), since
+    what those take is more than half of what it costs to start one.
     """
 
-    def __init__(self, *, require: bool = False) -> None:
-        self._require, self.closed = require, False
+    def __init__(self, *, require: bool = False, every: bool = False) -> None:
+        self._require, self._every, self.closed = require, every, False
+        self._other: Sandbox | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self.level = Level()
         if hasattr(os, "fork") and hasattr(socket, "send_fds"):
@@ -75,6 +81,8 @@ class Sandbox:
 
     def close(self) -> None:
         """End the server and every reader."""
+        if self._other is not None:
+            self._other.close()
         if self._server is not None and not self.closed:
             self._control.close()
             self._server.kill()
@@ -139,6 +147,20 @@ class Sandbox:
             content, *others = [read_once(fd) for fd in fds]
             weights = read_as(verb, [content.data, *(other.data for other in others)], confined=False)
             return Reading(replace(weights, sha256=content.sha256), self.level, tuple(other.sha256 for other in others))
+        if not self._every:
+            with contextlib.suppress(OtherKindError):
+                if verb == b"s" and not _begins_other(fds[0]):
+                    return self._answered(fds, b"t")
+            return self._for_others()._read(fds, verb)
+        return self._answered(fds, verb)
+
+    def _for_others(self) -> Sandbox:
+        if self._other is None or self._other.closed:
+            self._other = Sandbox(require=self._require, every=True)
+        return self._other
+
+    def _answered(self, fds: list[int], verb: bytes) -> Reading:
+        """What a new reader says. Raises what it does, and OtherKindError."""
         size = sum(check(fd) for fd in fds)
         seconds = _SECONDS + size // _BYTES_A_SECOND
         ours, theirs = socket.socketpair()
@@ -161,6 +183,8 @@ class Sandbox:
         if "error" in about:
             code, message, hint = about["error"]
             raise RefusedError(code, message, hint=hint)
+        if "other" in about:
+            raise OtherKindError
         if "needs" in about:
             raise NeedsFilesError([str(name) for name in about["needs"]])
         read = read_safetensors(memoryview(body).toreadonly())
@@ -177,7 +201,7 @@ class Sandbox:
         with theirs:
             try:
                 server = subprocess.Popen(
-                    [sys.executable, "-c", _BOOT, path, str(theirs.fileno())],
+                    [sys.executable, "-c", _BOOT, path, str(theirs.fileno()), "every" if self._every else "plain"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env={**os.environ, **_ONE_THREAD},
@@ -199,6 +223,7 @@ class Sandbox:
         try:
             socket.send_fds(self._control, [request], passed) if passed else self._control.sendall(request)
         except OSError as error:
+            self.close()
             raise _gone() from error
         return self._hear()
 
@@ -212,6 +237,13 @@ class Sandbox:
 
     def _reap(self, pid: int) -> int:
         return self._ask(REQUEST.pack(b"k", pid, 0), [])["exit"]
+
+
+def _begins_other(fd: int) -> bool:
+    """What does not begin like it may still be so. What cannot be read is the reader's to say."""
+    with contextlib.suppress(OSError):
+        return begins_other(os.pread(fd, HEAD, 0))
+    return False
 
 
 def read_model(path: Path, *, require: bool = False) -> Reading:

@@ -1,7 +1,8 @@
 """The other side of `sandbox`: a process that is confined once, then forks a reader for every file and forgets it.
 
 Every file has a process of its own, so that one cannot see or spoil another; what all need is imported before the fork, which is what makes
-it cheap. The server itself reads nothing of any file.
+it cheap. The server itself reads nothing of any file. One server is for files that numpy alone reads, and has no other library in it; a
+second one, for every kind, is started where one of the others comes. They are confined in the same way.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ from typing import NoReturn
 
 from badnets.core.errors import BadnetsError
 from badnets.intake.confine import Level, confine, confine_reader, die_with_parent
-from badnets.intake.formats import read_together
-from badnets.intake.hdf5_tree import prepare
+from badnets.intake.formats import OtherKindError, import_all, is_other, read_together
 from badnets.intake.hub_folder import MOST_SHARDS
-from badnets.intake.hub_read import read_folder
 from badnets.intake.onnx_wire import NeedsFilesError
 from badnets.intake.opened import read_once
 from badnets.intake.reasons import refuse
@@ -31,7 +30,8 @@ from badnets.intake.weights import Weights
 REQUEST = struct.Struct("!cqq")
 """(verb, number, number): b"s", memory beyond what the server has, processor seconds; or b"k", the process to end and reap, 0.
 
-Like b"s" are b"f" and b"p", for a model folder without and with a file that says how its input is prepared."""
+Like b"s" are b"t", for a file of a kind that numpy alone reads, and b"f" and b"p", for a model folder without and with a file that says how
+its input is prepared."""
 FRAME = struct.Struct("!QQ")
 """Sizes of what a reader sends: JSON, then safetensors."""
 MOST_OTHERS = 4
@@ -40,11 +40,12 @@ _MOST_PASSED = 4 + MOST_SHARDS
 _PIECE = 1 << 24
 
 
-def serve(control_fd: int) -> NoReturn:
-    """Confine this process, say how far that went, then serve until the other side closes its end."""
+def serve(control_fd: int, *, every: bool) -> NoReturn:
+    """Confine this process, say how far that went, then serve until the other side closes its end. `every`: every kind of file."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=control_fd)
-    prepare()
+    if every:
+        import_all()
     base = _address_space()
     level = confine()
     gc.freeze()
@@ -104,6 +105,8 @@ def _answer(verb: bytes, fds: list[int], link: socket.socket, level: Level) -> N
         body = list(weights.to_safetensors())
     except NeedsFilesError as error:
         about["needs"] = error.names
+    except OtherKindError:
+        about["other"] = True
     except MemoryError:
         about["error"] = _plain(refuse("E-MEMORY", "reading it took more memory than its size allows"))
     except BadnetsError as error:
@@ -116,9 +119,13 @@ def _answer(verb: bytes, fds: list[int], link: socket.socket, level: Level) -> N
 
 
 def read_as(verb: bytes, files: list[bytes], *, confined: bool) -> Weights:
-    """A model and the other files that belong to it, as the verb says. Raises RefusedError, NeedsFilesError."""
-    if verb == b"s":
+    """A model and the other files that belong to it, as the verb says. Raises RefusedError, NeedsFilesError, OtherKindError."""
+    if verb == b"t" and is_other(files[0]):
+        raise OtherKindError
+    if verb in (b"s", b"t"):
         return read_together(files[0], files[1:], confined=confined)
+    from badnets.intake.hub_read import read_folder
+
     return read_folder(files, prepared=verb == b"p")
 
 

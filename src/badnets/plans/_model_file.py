@@ -17,10 +17,11 @@ from badnets.intake import zoo
 from badnets.intake.arch_file import Architecture
 from badnets.intake.hub_card import Card
 from badnets.intake.hub_read import reordered
+from badnets.intake.not_built import not_built
 from badnets.intake.reasons import quoted
 from badnets.intake.sandbox import read_model
 from badnets.intake.weights import Weights
-from badnets.plans._outside import outside_nets
+from badnets.plans._outside import NOT_BUILT, outside_nets
 from badnets.plans._preparation import Preparation, fit_preparation, in_range, prepare, read_reversed
 from badnets.plans._recognise import Normalization, load, recognise
 
@@ -130,6 +131,9 @@ def _choices(
             return [_Choice(str(own.fields["kind"]), own.fields, own.network)], own.notes, own.normalized
     outside = outside_nets(weights if net is None else _as_named(weights, net), data, arch)
     if not outside and refused is not None:
+        if why := not_built(weights.tensors):
+            named = f"config.json names the architecture {quoted(weights.card.architecture)}, and its" if weights.card else "the"
+            raise RefusedError(refused.code, f"{named} weights are of layers that are not built: {why}.", hint=NOT_BUILT)
         raise refused if weights.card is None or not weights.card.architecture else _unknown(weights.card, refused)
     choices = []
     for one in outside:
@@ -158,7 +162,9 @@ def _of_card(weights: Weights, data: ImageSet) -> Weights:
 def _as_named(weights: Weights, net: Mapping[str, Any]) -> Weights:
     """The weights with a card that says what the caller says of a ViT."""
     card = weights.card or Card(library="unknown")
-    told = {field: net[field] for field in ("heads", "activation", "eps") if field in net}
+    told: dict[str, Any] = {field: net[field] for field in ("heads", "activation", "eps") if field in net}
+    told |= {"pool": "avg"} if net.get("pool") == "mean" else {}
+    told |= {"image": (net["size"], net["size"])} if net.get("size") else {}
     return replace(weights, card=card.model_copy(update=told))
 
 

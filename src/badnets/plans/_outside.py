@@ -17,6 +17,7 @@ from badnets.intake.chains import chains
 from badnets.intake.hub_card import Card
 from badnets.intake.hub_resnets import hub_resnets
 from badnets.intake.keras_layers import same_padding
+from badnets.intake.not_built import not_built
 from badnets.intake.reasons import quoted
 from badnets.intake.residuals import residual_nets
 from badnets.intake.vits import nearly, vits
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from badnets.datasets._base import ImageSet
 
 BODY, INPUT = "body.", ("mean", "std")
+NOT_BUILT = "Such a net cannot be judged here, which does not mean clean; badnets convert writes its tensors as one file."
 COUNTER = ".num_batches_tracked"
 """Which old files and files of other libraries do not have; nothing depends on it."""
 
@@ -124,6 +126,8 @@ def _transformers(weights: Weights, names: Mapping[str, str], data: ImageSet) ->
     if not found and (near := nearly(tensors)):
         shape = "x".join(map(str, data.shape))
         hint = "Its layers cannot be described by --arch; badnets reads plain ViTs alone. Does the data set have images of its size?"
+        if why := not_built(tensors):
+            raise RefusedError("E-WEIGHTS", f"the weights look like {near}, and are not built: {why}.", hint=NOT_BUILT)
         raise RefusedError("E-WEIGHTS", f"the weights look like {near}{told} for {shape} images.", hint=hint)
     return found
 

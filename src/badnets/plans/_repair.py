@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydantic
 
 from badnets.core import files, registry, stats
 from badnets.core.rng import numpy_generator
+from badnets.core.scanned import path_text
 from badnets.core.suspect import Suspect
 from badnets.core.types import Estimate
 from badnets.datasets._base import ImageSet
+from badnets.intake.arch_file import as_toml
 from badnets.plans._model_file import ModelFile
 from badnets.plans._trial import NUM_THREADS
 
@@ -36,8 +38,7 @@ REPAIRS = ("clp", "fine_tuning", "fine_pruning", "fst", "ft_sam", "anp", "unlear
 BUDGET_SECONDS, MAX_LOSS, HELD = 120.0, 0.02, 5
 """BUDGET_SECONDS: once they are spent no further repair is begun; one that was begun is finished, however slow the machine. MAX_LOSS: of
 clean accuracy, by which a repair may fall short of the net as it came. Every fifth clean image is held out to judge."""
-HEAD = "| repair | accuracy | inverted trigger works | images | seconds | what it did |"
-WEIGHTS, REPORT, FIGURES = "repaired.safetensors", "REPORT.md", "repair.json"
+WEIGHTS, LAYERS, REPORT, FIGURES = "repaired.safetensors", "repaired.toml", "REPORT.md", "repair.json"
 
 
 class Tried(pydantic.BaseModel):
@@ -56,13 +57,19 @@ class Tried(pydantic.BaseModel):
 
 
 class Report(pydantic.BaseModel):
-    """Before and after. `tried`: every repair, those that the budget left out as well. `chosen` None: nothing was better than the net as it
-    came, by clean criteria. `seconds`: all together."""
+    """Before and after. `format`, `net`, `sandbox`, `notes`: as the file was opened; `options`: of a command that opens the repaired one;
+    `tried`: every repair, those that the budget left out as well; `chosen` None: nothing was better than the net as it came, by clean
+    criteria; `seconds`: all together."""
 
     model_config = pydantic.ConfigDict(frozen=True)
 
     file: str
     sha256: str
+    format: str
+    net: dict[str, Any]
+    sandbox: str
+    notes: tuple[str, ...]
+    options: str
     dataset: str
     clean_images: int
     held_images: int
@@ -96,7 +103,10 @@ class _Judge:
 
 
 def repair_model(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Report]:
-    """Each repair as it was tried, and in the end the report; then `out` holds the repaired net, if there is a better one."""
+    """Each repair as it was tried, and in the end the report; then `out` holds the repaired net, if there is a better one.
+
+    The caller writes the report for people last, since a folder with one is done: who was stopped before can run the same command again.
+    """
     import torch
 
     threads = torch.get_num_threads()
@@ -126,8 +136,13 @@ def _try_all(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Re
         yield one
     chosen = choose(before, tried)
     report = Report(
-        file=str(model.path),
+        file=path_text(model.path),
         sha256=model.sha256,
+        format=model.format,
+        net=model.net,
+        sandbox=model.sandbox,
+        notes=model.notes,
+        options=options(model.net),
         dataset=data.name,
         clean_images=int((~held_N).sum()),
         held_images=int(held_N.sum()),
@@ -137,7 +152,7 @@ def _try_all(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Re
         seconds=time.perf_counter() - start,
         files={},
     )
-    yield _written(report, None if chosen is None else networks[chosen], out)
+    yield _written(report, None if chosen is None else networks[chosen], out, data.shape)
 
 
 def _judge(network: Network, data: ImageSet, held_N: np.ndarray) -> _Judge:
@@ -194,7 +209,15 @@ def choose(before: Tried, tried: list[Tried]) -> str | None:
     return bearable[0][2] if bearable and bearable[0][0] < before.inverted.value else None
 
 
-def _written(report: Report, network: Network | None, out: Path) -> Report:
+def options(net: Mapping[str, Any]) -> str:
+    """What a command needs to open a net of this architecture again, beside its weights: shapes do not show all of it."""
+    if net["kind"] == "layered":
+        return f"--arch {LAYERS}"
+    fields = ",".join(f"{field}={value}" for field, value in net.items() if field not in ("kind", "title"))
+    return f"--net {net['kind']}{':' if fields else ''}{fields}"
+
+
+def _written(report: Report, network: Network | None, out: Path, image: tuple[int, ...]) -> Report:
     from badnets.nets._weights import to_bytes
 
     hashes = {}
@@ -202,44 +225,10 @@ def _written(report: Report, network: Network | None, out: Path) -> Report:
         content = to_bytes(network, {"badnets.repaired_by": str(report.chosen), "badnets.repaired_from": report.sha256})
         files.write_bytes(out / WEIGHTS, content)
         hashes[WEIGHTS] = hashlib.sha256(content).hexdigest()
+        if report.net["kind"] == "layered":
+            text = as_toml(report.net["layers"], image, title=str(report.net.get("title", "")))
+            files.write_text(out / LAYERS, text)
+            hashes[LAYERS] = hashlib.sha256(text.encode()).hexdigest()
     report = report.model_copy(update={"files": hashes})
     files.write_text(out / FIGURES, report.model_dump_json(indent=2) + "\n")
-    # Last, since a folder with a report is done: who was stopped before can run the same command again.
-    files.write_text(out / REPORT, as_markdown(report))
     return report
-
-
-def as_markdown(report: Report) -> str:
-    """The report for people."""
-    rows = [
-        f"| {one.repair}{' (kept)' if one.repair == report.chosen else ''} | {percent(one.accuracy)} | {percent(one.inverted)} | "
-        f"{one.images:,} | {one.seconds:.1f} | {one.why_not or one.note} |"
-        for one in (report.before, *report.tried)
-    ]
-    before = f"Before: accuracy {percent(report.before.accuracy)}, the inverted trigger works on {percent(report.before.inverted)}."
-    after = next((one for one in report.tried if one.repair == report.chosen), None)
-    if after is not None:
-        before += f" After: accuracy {percent(after.accuracy)}, the inverted trigger works on {percent(after.inverted)}."
-    kept = f"Kept: `{report.chosen}`." if report.chosen else "Nothing was kept: no repair was better by clean criteria."
-    table = "\n".join([HEAD, "|---|---|---|---|---|---|", *rows])
-    return f"""# Repair of {Path(report.file).name}
-
-{kept} {before}
-
-{table}
-
-SHA-256 of the net as it came: `{report.sha256}`. All of it took {report.seconds:.0f} seconds; once {BUDGET_SECONDS:g} are spent no further
-repair is begun. *Images* are those that were sent through the net, gradients counted three times.
-
-Accuracy is on {report.held_images} clean images of {report.dataset} that no repair saw; repairs had {report.clean_images} others.
-The inverted trigger is the smallest that was found on the net as it came. The true trigger, if there is one, is not known here: that an
-inverted one no longer works does not prove that the true one does not, and a repaired net may relearn its backdoor from a few poisoned
-images. Verify with data of your own.
-"""
-
-
-def percent(estimate: Estimate | None) -> str:
-    """A rate with its interval, or "unknown"."""
-    if estimate is None or estimate.value is None or estimate.low is None or estimate.high is None:
-        return "unknown"
-    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

@@ -34,13 +34,16 @@ def main(kind, data, root, kills, seed):
         tiny.execute(tiny.plan(**SMALL), root / "warm", data, engine)  # torch imports a good deal when it is first used
     draw, killed, stores, survivors, stages = random.Random(seed), 0, 0, [], set()
     length = min(timed(kind, data, root / f"undisturbed{i}") for i in range(2 if kind == "real" else 1))
-    earliest = 0.0 if kind == "real" else 0.3 * length  # processes take their time to start, and nothing happens meanwhile
+    earliest = 0.0 if kind == "real" else 0.3  # of the length: processes take their time to start, and nothing happens meanwhile
     reference = outcome(root / "undisturbed0")
     while killed < kills:
         store, ended = root / f"store{stores}", False
         while not ended:
-            how = run(kind, data, store, draw.uniform(earliest, 0.9 * length) if killed < kills else None)
+            fresh, start = not store.exists(), time.monotonic()
+            how = run(kind, data, store, draw.uniform(earliest, 0.9) * length if killed < kills else None)
             ended = how == "ended"
+            # On a machine that is less busy by now runs would end before they are killed, one after the other.
+            length = min(length, time.monotonic() - start) if ended and fresh else length
             killed += not ended
             stages.add(stage(store))
             survivors += [] if ended else alive(store)

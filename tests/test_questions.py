@@ -26,7 +26,7 @@ from badnets.measure.probe import Probe
 from badnets.measure.question import Question
 from badnets.plans import _run
 from badnets.plans._bench import early_needs, later_needs
-from badnets.plans._questions import _HOMES, CAMERA, DEFENCE, UNLABELLED, UNLABELLED_SOURCES, parse
+from badnets.plans._questions import _HOMES, CAMERA, DEFENCE, UNLABELLED, parse
 from badnets.plans._trial import Trial
 from badnets.stressors.identity import Identity
 
@@ -65,7 +65,7 @@ class TestTravel:
         source = inspect.getsourcefile(found).replace("\\", "/")
         kind = found.model_fields["kind"].default
         parts = hardware._DEFENCE if kind in DEFENCE else hardware._CAMERA if kind in CAMERA else hardware._STUDY
-        parts = hardware._DECIDE if found is Probe else UNLABELLED_SOURCES if kind in UNLABELLED else parts
+        parts = hardware._DECIDE if found is Probe else hardware._UNLABELLED if kind in UNLABELLED else parts
         assert any(f"/badnets/{part}" in source for part in parts), f"{source} is in no digest"
 
     def test_a_change_of_a_stressor_costs_no_training(self, monkeypatch):

@@ -190,7 +190,7 @@ class TestQuestion:
         keys = {trial.question_key(question, None)}
         monkeypatch.setattr("badnets.plans._trial.defence_digest", lambda entries: "another")
         keys.add(trial.question_key(question, None))
-        monkeypatch.setattr("badnets.plans._trial._unlabelled_digest", lambda: "another")
+        monkeypatch.setattr("badnets.plans._trial.unlabelled_digest", lambda: "another")
         assert len(keys | {trial.question_key(question, None)}) == 3
 
     def test_only_detectors_of_nets(self, question, network, data):

@@ -36,6 +36,7 @@ _APART = ("train/inversion.py",)
 """Lives among those and decides nothing of them: defenders use it on nets that are trained."""
 _DEFENCE = ("detectors", "repairs", *_APART, "core/view.py", "core/meter.py", "claims/_scanned.py", "claims/_mended.py")
 _CAMERA = ("camera", "claims/_photographed.py", "claims/_subjects.py")
+_UNLABELLED = ("claims/_unlabelled.py", "intake/unlabelled.py")
 _CATALOGUES = ("datasets", "nets", "triggers", "attacks", "stressors", "neurons", "detectors", "repairs")
 """A source of these decides nothing for a run that neither names it nor imports it; bases always count."""
 _NAMED = ("torch", "numpy", "scipy", "scikit-learn", "pillow", "safetensors", "pydantic", "onnxruntime")
@@ -91,6 +92,12 @@ def defence_digest(entries: frozenset[str] | None = None, package: Path = _PACKA
 def camera_digest(package: Path = _PACKAGE) -> str:
     """SHA-256 over the sources that decide how signs are photographed."""
     return _digest(package, _CAMERA)
+
+
+@cache
+def unlabelled_digest(package: Path = _PACKAGE) -> str:
+    """SHA-256 over the sources that decide how a net is shown images without labels."""
+    return _digest(package, _UNLABELLED)
 
 
 @cache

@@ -29,7 +29,6 @@ DEFENCE = frozenset({"scanned", "traits", "mended"})
 """Kinds whose answers depend on the sources of detectors and repairs as well."""
 UNLABELLED = frozenset({"scanned_unlabelled"})
 """Kinds whose answers depend on those as well, and on the images without labels and how they are shown."""
-UNLABELLED_SOURCES = ("claims/_unlabelled.py", "intake/unlabelled.py")
 UNKEYED = {"scanned_unlabelled": {"images": {"folder"}}}
 """Fields by kind that say where something lies, which decides nothing: what lies there has its hash in the key."""
 CAMERA = frozenset({"photographed"})

@@ -8,11 +8,11 @@ from typing import Any
 
 from badnets.attacks._base import AnyAttack
 from badnets.core.config import Config, key_of
-from badnets.core.hardware import _PACKAGE, _digest, camera_digest, code_digest, defence_digest, study_digest, versions
+from badnets.core.hardware import camera_digest, code_digest, defence_digest, study_digest, unlabelled_digest, versions
 from badnets.datasets._base import AnyDataset
 from badnets.measure.probe import Probe
 from badnets.measure.question import Question
-from badnets.plans._questions import CAMERA, DEFENCE, UNKEYED, UNLABELLED, UNLABELLED_SOURCES, AnyQuestion
+from badnets.plans._questions import CAMERA, DEFENCE, UNKEYED, UNLABELLED, AnyQuestion
 from badnets.train.recipe import Recipe
 
 NUM_THREADS = 1
@@ -32,12 +32,6 @@ def _onnxruntime() -> str:
 @cache
 def _sklearn() -> str:
     return versions()["scikit-learn"]
-
-
-@cache
-def _unlabelled_digest() -> str:
-    """SHA-256 over the sources that decide how a net is shown images without labels."""
-    return _digest(_PACKAGE, UNLABELLED_SOURCES)
 
 
 class Trial(Config):
@@ -67,7 +61,7 @@ class Trial(Config):
         if question.kind in DEFENCE | UNLABELLED:
             code = (study_digest(entries), _onnxruntime(), defence_digest(entries), _sklearn())
         if question.kind in UNLABELLED:
-            code = (*code, _unlabelled_digest())
+            code = (*code, unlabelled_digest())
         if question.kind in CAMERA:
             code = (code_digest(entries), camera_digest())
         return key_of({"trial": self.key(), "question": plain, "other": other, "code": code})

@@ -103,7 +103,8 @@ def _invocation(record: ScanRecord) -> dict[str, Any]:
 def _artifact(item: Item, record: ScanRecord) -> dict[str, Any]:
     properties = {"state": str(item.state), **(_figures(item.verdict) if item.verdict else {})}
     if item.opinion is not None:
-        properties["secondOpinion"] = item.opinion.model_dump(mode="json")
+        said = item.opinion.model_dump(mode="json")
+        properties["secondOpinion"] = {**said, "names": [sarif_text(name) for name in item.opinion.names]}
     hashes = {"hashes": {"sha-256": item.sha256}} if item.sha256 else {}
     return {"location": _place(item.path, record.folder), "roles": ["analysisTarget"], **hashes, "properties": properties}
 

@@ -24,10 +24,10 @@ import making_hdf5
 import making_onnx
 
 from badnets.cli._choose import choose_theirs
+from badnets.core.confine import Level
 from badnets.core.types import Estimate
 from badnets.datasets.folder import Folder
 from badnets.intake.arch_file import read_architecture
-from badnets.intake.confine import Level
 from badnets.intake.sandbox import read_model
 from badnets.plans import _repair
 from badnets.plans._model_file import Hints, open_model

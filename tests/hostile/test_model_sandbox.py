@@ -20,9 +20,9 @@ import pytest
 import tiny
 from making import NUMBERS, checkpoint, safetensors
 
+from badnets.core.confine import Level
 from badnets.core.errors import BadnetsError, RefusedError, UsageError
 from badnets.intake import sandbox as sandbox_module
-from badnets.intake.confine import Level
 from badnets.intake.opened import LARGEST, open_once, read_once
 from badnets.intake.sandbox import Sandbox, read_model
 

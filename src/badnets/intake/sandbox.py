@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, final
 
+from badnets.core.confine import Level
 from badnets.core.errors import BadnetsError, RefusedError, StoreError
-from badnets.intake.confine import Level
 from badnets.intake.formats import HEAD, OtherKindError, begins_other
 from badnets.intake.hub_card import Card
 from badnets.intake.hub_folder import ModelFolder, agree, digest_of, look, open_told

@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from badnets.core.confine import confine, confine_reader, die_with_parent
 from badnets.core.errors import RefusedError, UsageError
-from badnets.intake.confine import confine, confine_reader, die_with_parent
 from badnets.intake.opened import check, open_once, read_once
 
 if TYPE_CHECKING:

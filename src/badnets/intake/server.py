@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from badnets.core.confine import Level, confine, confine_reader, die_with_parent
 from badnets.core.errors import BadnetsError
-from badnets.intake.confine import Level, confine, confine_reader, die_with_parent
 from badnets.intake.formats import OtherKindError, import_all, is_other, read_together
 from badnets.intake.hub_folder import MOST_SHARDS
 from badnets.intake.onnx_wire import NeedsFilesError

@@ -1,8 +1,9 @@
-"""Takes from the calling process, for good, what reading a file does not need: the file system, the network, new processes, core dumps.
+"""Takes from the calling process, for good, what work on a stranger's bytes does not need: files, the network, new processes, core dumps.
 
-Linux only: no new privileges, a network of its own with nothing in it, Landlock without a single exception, resource limits. Each step is
-tried and what took hold is reported; nothing is assumed. There is no filter of system calls: whoever breaks into the reader can still
-attack the kernel. Elsewhere only the resource limits that the system has take hold. M. Salaün (2021), Landlock,
+Linux only: no new privileges, a network of its own with nothing in it, Landlock, resource limits. Who reads a file can open nothing any
+more; who runs a net may still read the code of this package and of the libraries it stands on, since those import as they go. Each step
+is tried and what took hold is reported; nothing is assumed. There is no filter of system calls: whoever breaks into the process can
+still attack the kernel. Elsewhere only the resource limits that the system has take hold. M. Salaün (2021), Landlock,
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -15,7 +16,10 @@ import signal
 import socket
 import struct
 import sys
+import sysconfig
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 try:
@@ -26,8 +30,11 @@ except ImportError:  # Windows
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_CREATE_RULESET, _RESTRICT_SELF = 444, 446  # the same numbers on every architecture
-_VERSION_FLAG = 1
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every architecture
+_VERSION_FLAG, _PATH_BENEATH = 1, 1
+_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_CAPABILITIES_V3 = 0x20080522
+_PROCESSOR = (Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu"))
 # Rights over files that each version of Landlock knows; a version refuses a right that is newer than itself.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _TCP_BIND_AND_CONNECT = 0b11
@@ -62,8 +69,12 @@ class Level:
         return ", ".join(["own process", *filter(None, told)]) + (f" (without {', '.join(self.missing)})" if self.missing else "")
 
 
-def confine() -> Level:
-    """Confines the calling process, which must have a single thread, and its children; what took hold."""
+def confine(readable: Sequence[Path] = ()) -> Level:
+    """Confines the calling process, which must have a single thread, and its children; what took hold.
+
+    `readable`: files, and folders beneath which files, may still be opened for reading; whatever else is closed. What is not there is
+    passed over.
+    """
     own_network = alone = False
     landlock = 0
     if sys.platform == "linux":
@@ -72,8 +83,8 @@ def confine() -> Level:
         # A user namespace gives the right to a network namespace, and takes every right over the rest of the system, also from root.
         own_network = libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
         if not own_network and os.geteuid() == 0:
-            _leave_root()
-        landlock = _landlock(libc)
+            _drop_capabilities(libc) if readable else _leave_root()
+        landlock = _landlock(libc, readable)
     limits = limit({"RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0})
     return Level(process=True, no_new_privileges=alone, landlock=landlock, network=own_network, limits=limits)
 
@@ -122,8 +133,25 @@ def _leave_root() -> None:
         os.setresuid(nobody, nobody, nobody)
 
 
-def _landlock(libc: ctypes.CDLL) -> int:
-    """The version of Landlock under which no file can be opened any more; 0 where it does not take hold."""
+def code_folders() -> list[Path]:
+    """Where the code of this process lies: this package, Python's own modules, the libraries that are loaded; and what the processor can
+    do, which decides how these compute."""
+    paths = sysconfig.get_paths()
+    named = [paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
+    loaded = [sys.modules[name].__file__ for name in ("numpy", "scipy", "torch") if name in sys.modules]
+    beside = [Path(file).parent.parent for file in loaded if file]
+    return list(dict.fromkeys([Path(__file__).parent.parent, *map(Path, named), *beside, *_PROCESSOR]))
+
+
+def _drop_capabilities(libc: ctypes.CDLL) -> None:
+    """Root without root's rights, who can still read what root owns, where the code may lie."""
+    with contextlib.suppress(OSError):
+        os.setgroups([])
+    libc.capset(struct.pack("<Ii", _CAPABILITIES_V3, 0), bytes(24))
+
+
+def _landlock(libc: ctypes.CDLL, readable: Sequence[Path]) -> int:
+    """The version of Landlock under which no other file can be opened any more; 0 where it does not take hold."""
     version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     if version < 1:
         return 0
@@ -135,11 +163,24 @@ def _landlock(libc: ctypes.CDLL) -> int:
     if ruleset < 0:
         return 0
     try:
+        for folder in readable:
+            _allow_reading(libc, ruleset, folder)
         if libc.syscall(_RESTRICT_SELF, ruleset, 0) != 0:
             return 0
     finally:
         os.close(ruleset)
     return 0 if _can_open() else version
+
+
+def _allow_reading(libc: ctypes.CDLL, ruleset: int, folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        try:
+            rights = _READ_FILE | (_READ_DIR if folder.is_dir() else 0)
+            rule = struct.pack("<Qi", rights, fd)
+            libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
+        finally:
+            os.close(fd)
 
 
 def _can_open() -> bool:

@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from badnets import BadNets
+from badnets.cli import _verdicts
 from badnets.core import files, stats
 from badnets.core.errors import StoreError
 from badnets.datasets.folder import Folder
@@ -116,7 +117,7 @@ class TestCommand:
         assert "E-EXISTS" in done.err
 
     def test_a_place_that_cannot_be_is_told_before_the_work(self, command, world, tmp_path, monkeypatch):
-        monkeypatch.setattr(_repair, "repair_model", lambda *_: pytest.fail("it worked first"))
+        monkeypatch.setattr(_repair, "repair_file", lambda *_: pytest.fail("it worked first"))
         (tmp_path / "file").write_text("x")
         folder, _, model = world
         for out in (tmp_path / "file" / "out", tmp_path / "file"):
@@ -128,10 +129,10 @@ class TestCommand:
         assert (done.status, "E-READONLY --out" in done.err) == (2, True), done.err
 
     def test_stopped_it_leaves_no_report(self, command, tmp_path, monkeypatch):
-        def stopped(name, *_):
+        def stopped(*_, **__):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(_repair, "_tried", stopped)
+        monkeypatch.setattr(_verdicts, "print_tried", stopped)
         done = command()
         assert done.status == 130
         assert "Stopped. No report was written" in done.err

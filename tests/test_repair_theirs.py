@@ -107,12 +107,14 @@ def test_what_is_written_opens_again_as_the_net_that_was_kept(make, pictures, da
     monkeypatch.setattr(_repair, "_judge", lambda *_: _Judge(clean, None, []))
     monkeypatch.setattr(_repair, "REPAIRS", ("fine_tuning",))
     monkeypatch.setattr(_repair, "choose", lambda before, others: "fine_tuning")
-    written = _repair._written
-    monkeypatch.setattr(_repair, "_written", lambda *parts: kept.append(parts[1]) or written(*parts))
+    content = _repair._content
+    monkeypatch.setattr(_repair, "_content", lambda *parts: kept.append(parts[0]) or content(*parts))
+    # Unconfined, so that the net that was kept can be seen here.
+    monkeypatch.setattr(_repair, "run_confined", lambda work, *_, **__: work(level))
     done = tiny.cli("repair", tmp_path / "theirs", "folder:size=8", "--data", pictures, "--out", tmp_path / "o")
     assert (done.status, done.err) == (0, "")
     report = json.loads((tmp_path / "o" / "repair.json").read_text())
-    assert report["sandbox"] == str(level)
+    assert report["sandbox"] == f"{level}, for reading and for running it"
     assert "Read as " in done.out
     assert f"sandbox: {level}" in " ".join(done.out.split())
     assert report["options"].partition(" ")[2] in (tmp_path / "o" / "REPORT.md").read_text()

@@ -401,7 +401,7 @@ class TestLevel:
         monkeypatch.delattr(os, "fork")
         (tmp_path / "m").write_bytes(safetensors())
         with Sandbox() as found:
-            assert str(found.read(tmp_path / "m").level) == "none: read in this process"
+            assert str(found.read(tmp_path / "m").level) == "none: in this process"
         with pytest.raises(RefusedError, match=r"^E-SANDBOX"):
             Sandbox(require=True)
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from badnets.core.scanned import Opinion, RowVerdict, Verdict
-    from badnets.plans._model_file import ModelFile
     from badnets.plans._repair import Tried
+    from badnets.plans._scan import Told
 
 LARGEST, TALL = 40, 8
 """Pictures with more pixels a side are not drawn in the terminal; in the file each pixel is so many a side."""
@@ -81,12 +81,12 @@ def _headline(verdict: Verdict) -> list[tuple[str, str]]:
     return [("NOTHING FOUND", "bold"), (f"  {against}. These detectors can miss a backdoor; see `badnets run --plan matrix`.", "")]
 
 
-def print_opened(model: ModelFile, file: IO[str]) -> None:
+def print_opened(model: Told, file: IO[str]) -> None:
     """What a file was taken for, what kept its reader in, and what was seen on the way."""
     Console(file=file, highlight=False).print(Text(_opened(model), style="dim"))
 
 
-def _opened(verdict: Verdict | ModelFile) -> str:
+def _opened(verdict: Verdict | Told) -> str:
     told = [f"Read as {verdict.format}, {net_text(verdict.net)}", f"sandbox: {verdict.sandbox}", *verdict.notes]
     return plain("; ".join(told)) + "."
 

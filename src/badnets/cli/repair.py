@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from badnets.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from badnets.datasets._base import ImageSet
-    from badnets.plans._model_file import ModelFile
+    from collections.abc import Iterator
+
+    from badnets.plans._repair import Report, Tried
+    from badnets.plans._scan import Told
 
 
 def repair(
@@ -55,8 +57,8 @@ def repair(
     from badnets.cli._choose import choose_dataset, choose_normalization, choose_theirs
     from badnets.cli._output import check_place
     from badnets.intake.arch_file import read_architecture
-    from badnets.plans._model_file import Hints, open_model
-    from badnets.plans._repair import REPORT
+    from badnets.plans._model_file import Hints, read_net
+    from badnets.plans._repair import REPORT, repair_file
 
     if out.exists() and (not out.is_dir() or (out / REPORT).exists()):
         what = "holds a report already" if out.is_dir() else "is a file, expected a folder"
@@ -66,27 +68,29 @@ def repair(
     loaded = chosen.load(folder)
     normalization = choose_normalization(normalize, loaded.shape[0]) if normalize else None
     named, hints = choose_theirs(net) if net else None, Hints(read_architecture(arch) if arch else None, channels)
-    opened = open_model(model, loaded, named, normalization=normalization, require_sandbox=require_sandbox, hints=hints)
+    file = read_net(model, named, require_sandbox=require_sandbox, hints=hints)
     try:
-        _work(opened, loaded, out, json=json)
+        _work(repair_file(file, loaded, normalization, out), out, json=json)
     except KeyboardInterrupt:
         print("Stopped. No report was written: the same command starts anew.", file=sys.stderr)
         sys.exit(130)
 
 
-def _work(opened: ModelFile, loaded: ImageSet, out: Path, *, json: bool) -> None:
+def _work(steps: Iterator[Told | Tried | Report], out: Path, *, json: bool) -> None:
     from badnets.cli._output import outside_store, print_json
     from badnets.cli._verdicts import print_opened, print_tried
     from badnets.core import files
-    from badnets.plans._repair import REPORT, WEIGHTS, Report, repair_model
+    from badnets.plans._repair import REPORT, WEIGHTS, Report, Tried
     from badnets.report.repaired import render_repair
 
     told = sys.stderr if json else sys.stdout
-    print_opened(opened, file=told)
     with outside_store("--out"):
-        for step in repair_model(opened, loaded, out):
-            if not isinstance(step, Report):
+        for step in steps:
+            if isinstance(step, Tried):
                 print_tried(step, file=told)
+                continue
+            if not isinstance(step, Report):
+                print_opened(step, file=told)
                 continue
             files.write_text(out / REPORT, render_repair(step))
             if json:

@@ -2,8 +2,8 @@
 
 Linux only: no new privileges, a network of its own with nothing in it, Landlock, resource limits. Who reads a file can open nothing any
 more; who runs a net may still read the code of this package and of the libraries it stands on, since those import as they go. Each step
-is tried and what took hold is reported; nothing is assumed. There is no filter of system calls: whoever breaks into the process can
-still attack the kernel. Elsewhere only the resource limits that the system has take hold. M. Salaün (2021), Landlock,
+is tried and what took hold is reported; nothing is assumed. Beyond sockets no system call is filtered: whoever breaks into the process
+can still attack the kernel. Elsewhere only the resource limits that the system has take hold. M. Salaün (2021), Landlock,
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import platform
 import signal
 import socket
 import struct
@@ -34,7 +36,13 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers o
 _VERSION_FLAG, _PATH_BENEATH = 1, 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _CAPABILITIES_V3 = 0x20080522
-_PROCESSOR = (Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu"))
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_LOAD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
+_AT_CALL, _AT_ARCHITECTURE = 0, 4
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
+_SOCKET_CALLS = {"x86_64": (0xC000003E, (41, 425)), "aarch64": (0xC00000B7, (198, 425))}
+"""Machine -> what the kernel calls it, and its numbers of socket and io_uring_setup."""
+_ASKED = (Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu"), Path("/dev/urandom"))
 # Rights over files that each version of Landlock knows; a version refuses a right that is newer than itself.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _TCP_BIND_AND_CONNECT = 0b11
@@ -64,7 +72,7 @@ class Level:
 
     def __str__(self) -> str:
         if not self.process:
-            return "none: read in this process"
+            return "none: in this process"
         told = [f"Landlock {self.landlock}" if self.landlock else "", "no network" if self.network else "", "limits" if self.limits else ""]
         return ", ".join(["own process", *filter(None, told)]) + (f" (without {', '.join(self.missing)})" if self.missing else "")
 
@@ -89,13 +97,16 @@ def confine(readable: Sequence[Path] = ()) -> Level:
     return Level(process=True, no_new_privileges=alone, landlock=landlock, network=own_network, limits=limits)
 
 
-def confine_reader(level: Level, *, memory: int, seconds: int) -> Level:
-    """The rest, for the child that reads one file: memory in bytes, processor seconds, and from now on not one new descriptor or process.
+def confine_reader(level: Level, *, memory: int, seconds: int, num_files: int = 0) -> Level:
+    """The rest, for the child that does the work: memory in bytes, processor seconds, and from now on no new process, and no descriptor
+    beyond `num_files`.
 
     Without descriptors there is no socket, so no network either. What the child then can do is tried.
     """
+    if num_files and not level.network:
+        _refuse_sockets()
     # RLIMIT_NOFILE of 0 leaves the descriptors that are open and refuses every other; RLIMIT_NPROC does not hold for root.
-    limits = limit({"RLIMIT_AS": memory, "RLIMIT_CPU": seconds, "RLIMIT_NPROC": 0, "RLIMIT_NOFILE": 0})
+    limits = limit({"RLIMIT_AS": memory, "RLIMIT_CPU": seconds, "RLIMIT_NPROC": 0, "RLIMIT_NOFILE": num_files})
     return Level(level.process, level.no_new_privileges, level.landlock, level.network or not _can_connect(), limits and level.limits)
 
 
@@ -133,14 +144,14 @@ def _leave_root() -> None:
         os.setresuid(nobody, nobody, nobody)
 
 
-def code_folders() -> list[Path]:
-    """Where the code of this process lies: this package, Python's own modules, the libraries that are loaded; and what the processor can
-    do, which decides how these compute."""
+def readable_by_code() -> list[Path]:
+    """Where the code of this process lies: this package, Python's own modules, the libraries that are loaded; and what those ask
+    the system: what the processor can do, which decides how they compute, and a seed."""
     paths = sysconfig.get_paths()
     named = [paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
     loaded = [sys.modules[name].__file__ for name in ("numpy", "scipy", "torch") if name in sys.modules]
     beside = [Path(file).parent.parent for file in loaded if file]
-    return list(dict.fromkeys([Path(__file__).parent.parent, *map(Path, named), *beside, *_PROCESSOR]))
+    return list(dict.fromkeys([Path(__file__).parent.parent, *map(Path, named), *beside, *_ASKED]))
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:
@@ -188,6 +199,26 @@ def _can_open() -> bool:
         os.close(os.open("/", os.O_RDONLY))
         return True
     return False
+
+
+def _refuse_sockets() -> None:
+    """A filter of system calls for who may open files, where there is no network of its own: no socket, and no ring that makes one."""
+    known = _SOCKET_CALLS.get(platform.machine()) if sys.platform == "linux" else None
+    if known is None:
+        return
+    architecture, calls = known
+    # Berkeley packet filter: (code, jump if true, jump if false, operand); jumps count from the next instruction.
+    program = [
+        (_LOAD, 0, 0, _AT_ARCHITECTURE),
+        (_JUMP_EQUAL, 0, len(calls) + 1, architecture),
+        (_LOAD, 0, 0, _AT_CALL),
+        *((_JUMP_EQUAL, len(calls) - i, 0, call) for i, call in enumerate(calls)),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _REFUSE | errno.EPERM),
+    ]
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in program))
+    head = struct.pack("@HP", len(program), ctypes.addressof(filters))
+    ctypes.CDLL(None).prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, head, 0, 0)
 
 
 def _can_connect() -> bool:

@@ -159,7 +159,7 @@ class _Pool:
             raise
         if "code" in header:
             self._close(grace=1.0)
-            raise _failure(header)
+            raise failed(header)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -245,12 +245,13 @@ class _Pool:
 
 def _result(job: Job, header: dict[str, Any], contents: list[bytes]) -> JobResult:
     if "code" in header:
-        failure = _failure(header)
+        failure = failed(header)
         return JobResult(job.key, error=str(failure), failure=failure)
     return JobResult(job.key, dict(zip(header["names"], contents, strict=True)), header["info"])
 
 
-def _failure(header: dict[str, Any]) -> BadnetsError:
+def failed(header: dict[str, Any]) -> BadnetsError:
+    """The error that a header of `_child.failure` tells of."""
     return _CLASSES.get(header["status"], BadnetsError)(header["code"], header["message"], hint=header["hint"])
 
 

@@ -170,9 +170,9 @@ class Sandbox:
                 request = REQUEST.pack(verb, 2 * size + _SPARE_MEMORY, seconds)
                 pid = self._ask(request, [fds[0], theirs.fileno(), *fds[1:]])["pid"]
             try:
-                about, body = _receive(ours, 2 * size + _SPARE_BODY, time.monotonic() + 2 * seconds)
-            except _SilentError as error:
-                raise _died(self._reap(pid), str(error)) from error
+                about, body = receive(ours, 2 * size + _SPARE_BODY, time.monotonic() + 2 * seconds)
+            except SilentError as error:
+                raise died(self._reap(pid), str(error)) from error
             self._reap(pid)
         return self._reading(about, body)
 
@@ -260,20 +260,20 @@ def _warm(require: bool) -> Sandbox:
     return sandbox
 
 
-class _SilentError(Exception):
+class SilentError(Exception):
     """A reader that died, dawdled, or said too much."""
 
 
-def _receive(link: socket.socket, most: int, until: float) -> tuple[dict[str, Any], bytearray]:
+def receive(link: socket.socket, most: int, until: float) -> tuple[dict[str, Any], bytearray]:
     """What a reader says, if it says it in time and says no more than it may."""
     head = _part(link, FRAME.size, until)
     told, size = FRAME.unpack(head)
     if told > _LONGEST_TEXT or size > most:
-        raise _SilentError("too much")
+        raise SilentError("too much")
     try:
         return json.loads(_part(link, told, until)), _part(link, size, until)
     except ValueError as error:
-        raise _SilentError("nonsense") from error
+        raise SilentError("nonsense") from error
 
 
 def _part(link: socket.socket, size: int, until: float) -> bytearray:
@@ -281,13 +281,13 @@ def _part(link: socket.socket, size: int, until: float) -> bytearray:
     view, got = memoryview(data), 0
     while got < size:
         if not select.select([link], [], [], max(0.0, until - time.monotonic()))[0]:
-            raise _SilentError("late")
+            raise SilentError("late")
         try:
             count = link.recv_into(view[got:])
         except ConnectionError:
             count = 0
         if not count:
-            raise _SilentError("dead")
+            raise SilentError("dead")
         got += count
     return data
 
@@ -302,14 +302,14 @@ def _exactly(link: socket.socket, size: int) -> bytes:
     return data
 
 
-def _died(status: int, how: str) -> RefusedError:
-    """What to say of a reader that did not answer; -9 is also what ended one that was late."""
+def died(status: int, how: str, who: str = "its reader") -> RefusedError:
+    """What to say of a process that did not answer; -9 is also what ended one that was late."""
     if how == "late" or -status == signal.SIGXCPU:
-        return refuse("E-TIME", "reading it took longer than its size allows")
+        return refuse("E-TIME", f"{who} took longer than it may")
     ending = f"signal {-status}" if status < 0 else f"exit status {status}"
     with contextlib.suppress(ValueError):
         ending = signal.Signals(-status).name if status < 0 else ending
-    return refuse("E-CRASHED", f"its reader ended without an answer ({how}, {ending})")
+    return refuse("E-CRASHED", f"{who} ended without an answer ({how}, {ending})")
 
 
 def _gone() -> BadnetsError:

@@ -46,7 +46,7 @@ def serve(control_fd: int, *, every: bool) -> NoReturn:
     control = socket.socket(fileno=control_fd)
     if every:
         import_all()
-    base = _address_space()
+    base = address_space()
     level = confine()
     gc.freeze()
     _tell(control, {"pid": os.getpid(), "level": level.to_json()})
@@ -138,7 +138,7 @@ def _tell(control: socket.socket, message: dict[str, object]) -> None:
     control.sendall(len(text).to_bytes(4, "big") + text)
 
 
-def _address_space() -> int:
+def address_space() -> int:
     """Bytes of address space that this process has; on systems that do not say, more than it may ever have."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")

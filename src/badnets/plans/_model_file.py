@@ -26,8 +26,10 @@ from badnets.plans._preparation import Preparation, fit_preparation, in_range, p
 from badnets.plans._recognise import Normalization, load, recognise
 
 if TYPE_CHECKING:
+    from badnets.core.confine import Level
     from badnets.core.types import Estimate
     from badnets.datasets._base import ImageSet
+    from badnets.intake.sandbox import Reading
     from badnets.nets._base import Network
 
 
@@ -77,20 +79,59 @@ def open_model(
 ) -> ModelFile:
     """The net in `path` for images and classes of `data`: of the architecture named, or of the one that its tensors fit.
 
+    The file is read in a sandbox; the net is tried on clean images in this process, see `intake.running` for another.
     `normalization` is used where the file has none. Raises UsageError (no such file, E-ARCH), RefusedError (every code of
     `intake.reasons`; E-NAN: NaN or infinite weights; E-WEIGHTS: fits no architecture; E-CLASSES; E-PREPARATION: it only guesses).
     """
+    return read_net(path, net, require_sandbox=require_sandbox, hints=hints).as_net(data, normalization)
+
+
+def read_net(path: Path, net: dict[str, Any] | None = None, *, require_sandbox: bool = False, hints: Hints = Hints()) -> NetFile:
+    """Reads the file, in a sandbox; nothing is computed with what it holds."""
     if net is not None and hints.arch is not None:
         raise UsageError("E-USAGE", "expected a net or an architecture file, got both.", hint="Leave out --net or --arch.")
-    reading = read_model(path, require=require_sandbox)
-    weights, shown = reading.weights, quoted(path.name, 100)[1:-1]
-    if bad := weights.not_finite:
-        what = f"{len(bad)} of {len(weights.tensors)} tensors hold NaN or infinity, the first {quoted(bad[0])}"
-        raise RefusedError("E-NAN", f"{shown}: not analysable: {what}.", hint="Such a net answers nothing of use; fetch it again.")
-    try:
-        weights = _of_card(weights, data)
-        choices, notes, normalized = _choices(weights, data, net, hints.arch)
-        given = _given(choices[0].network, data, normalization if not normalized else None, hints.channels, kept=normalized)
+    return NetFile(path, read_model(path, require=require_sandbox), net, hints, require_sandbox=require_sandbox)
+
+
+@dataclass(frozen=True, eq=False)
+class NetFile:
+    """A file that was read, and what the caller says of it."""
+
+    path: Path
+    reading: Reading
+    net: dict[str, Any] | None
+    hints: Hints
+    require_sandbox: bool = False
+
+    @property
+    def sha256(self) -> str:
+        return self.reading.weights.sha256
+
+    @property
+    def shown(self) -> str:
+        """Its name, for messages."""
+        return quoted(self.path.name, 100)[1:-1]
+
+    def as_net(self, data: ImageSet, normalization: Normalization | None = None, ran: Level | None = None) -> ModelFile:
+        """The net, after it was tried on clean images. `ran`: what keeps this process in, where it was confined for the purpose.
+
+        Raises what `open_model` does.
+        """
+        weights = self.reading.weights
+        if bad := weights.not_finite:
+            what = f"{len(bad)} of {len(weights.tensors)} tensors hold NaN or infinity, the first {quoted(bad[0])}"
+            hint = "Such a net answers nothing of use; fetch it again."
+            raise RefusedError("E-NAN", f"{self.shown}: not analysable: {what}.", hint=hint)
+        try:
+            found = self._tried(_of_card(weights, data), data, normalization)
+        except RefusedError as error:
+            raise RefusedError(error.code, f"{self.shown}: {error.message}", hint=error.hint) from error
+        return replace(found, sandbox=_kept_in(self.reading.level, ran))
+
+    def _tried(self, weights: Weights, data: ImageSet, normalization: Normalization | None) -> ModelFile:
+        choices, notes, normalized = _choices(weights, data, self.net, self.hints.arch)
+        channels = self.hints.channels
+        given = _given(choices[0].network, data, normalization if not normalized else None, channels, kept=normalized)
         if weights.card is not None and weights.card.mean and not normalized and normalization is None:
             given = Preparation(f"{weights.card.says} says", weights.card.mean, weights.card.std, given.bgr)
             normalized = True
@@ -100,10 +141,14 @@ def open_model(
         if fitted.preparation.bgr:
             read_reversed(chosen.network)
             notes = [*notes, "its first layer now reads RGB"]
-    except RefusedError as error:
-        raise RefusedError(error.code, f"{shown}: {error.message}", hint=error.hint) from error
-    found = ModelFile(path, weights.sha256, chosen.fields, chosen.network, weights.format, accuracy=fitted.accuracy)
-    return replace(found, sandbox=str(reading.level), notes=(*weights.notes, *notes, *fitted.notes))
+        found = ModelFile(self.path, weights.sha256, chosen.fields, chosen.network, weights.format, accuracy=fitted.accuracy)
+        return replace(found, notes=(*weights.notes, *notes, *fitted.notes))
+
+
+def _kept_in(read: Level, ran: Level | None) -> str:
+    if ran is None:
+        return f"{read}, for reading it"
+    return f"{read}, for reading and for running it" if str(read) == str(ran) else f"{read}, for reading it; {ran}, for running it"
 
 
 def _choices(

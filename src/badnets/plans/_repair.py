@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,17 @@ from badnets.core.suspect import Suspect
 from badnets.core.types import Estimate
 from badnets.datasets._base import ImageSet
 from badnets.intake.arch_file import as_toml
-from badnets.plans._model_file import ModelFile
+from badnets.intake.running import Message, run_confined
+from badnets.intake.strict_safetensors import read_safetensors
+from badnets.plans._model_file import ModelFile, NetFile
+from badnets.plans._recognise import Normalization
+from badnets.plans._scan import Told, told_of
 from badnets.plans._trial import NUM_THREADS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from badnets.core.confine import Level
     from badnets.nets._base import Network
     from badnets.train.inversion import Inversion
 
@@ -38,6 +44,7 @@ REPAIRS = ("clp", "fine_tuning", "fine_pruning", "fst", "ft_sam", "anp", "unlear
 BUDGET_SECONDS, MAX_LOSS, HELD = 120.0, 0.02, 5
 """BUDGET_SECONDS: once they are spent no further repair is begun; one that was begun is finished, however slow the machine. MAX_LOSS: of
 clean accuracy, by which a repair may fall short of the net as it came. Every fifth clean image is held out to judge."""
+LAYERED = "layered"
 WEIGHTS, LAYERS, REPORT, FIGURES = "repaired.safetensors", "repaired.toml", "REPORT.md", "repair.json"
 
 
@@ -102,22 +109,45 @@ class _Judge:
         return max(moved, key=lambda hit_N: float(hit_N.mean()))
 
 
-def repair_model(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Report]:
-    """Each repair as it was tried, and in the end the report; then `out` holds the repaired net, if there is a better one.
+def repair_file(file: NetFile, data: ImageSet, normalization: Normalization | None, out: Path) -> Iterator[Told | Tried | Report]:
+    """What the file is taken for, each repair as it was tried, and in the end the report; then `out` holds the repaired net, if there is a
+    better one. The net runs in a process that can write nothing, see `intake.running`.
 
     The caller writes the report for people last, since a folder with one is done: who was stopped before can run the same command again.
     """
+    for said, body in run_confined(partial(_all, file, data, normalization), file.shown, require=file.require_sandbox):
+        if "told" in said:
+            yield Told(**said["told"])
+        elif "tried" in said:
+            yield Tried(**said["tried"])
+        else:
+            yield _written(Report(**said["report"]), body, said["layers"], out)
+
+
+def _all(file: NetFile, data: ImageSet, normalization: Normalization | None, level: Level) -> Iterator[Message]:
+    """In that process: what is to be told, as plain values."""
     import torch
 
-    threads = torch.get_num_threads()
     torch.set_num_threads(NUM_THREADS)
-    try:
-        yield from _try_all(model, data, out)
-    finally:
-        torch.set_num_threads(threads)
+    model = file.as_net(data, normalization, ran=level)
+    yield {"told": told_of(model).model_dump(mode="json")}, b""
+    for step in _try_all(model, data):
+        if isinstance(step, Tried):
+            yield {"tried": step.model_dump(mode="json")}, b""
+            continue
+        report, network = step
+        layers = as_toml(report.net["layers"], data.shape, title=str(report.net.get("title", ""))) if report.net["kind"] == LAYERED else ""
+        yield {"report": report.model_dump(mode="json"), "layers": layers}, _content(network, report)
 
 
-def _try_all(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Report]:
+def _content(network: Network | None, report: Report) -> bytes:
+    from badnets.nets._weights import to_bytes
+
+    metadata = {"badnets.repaired_by": str(report.chosen), "badnets.repaired_from": report.sha256}
+    return to_bytes(network, metadata) if network is not None else b""
+
+
+def _try_all(model: ModelFile, data: ImageSet) -> Iterator[Tried | tuple[Report, Network | None]]:
     start = time.perf_counter()
     held_N = np.arange(len(data.budget)) % HELD == HELD - 1
     judge = _judge(model.network, data, held_N)
@@ -152,7 +182,7 @@ def _try_all(model: ModelFile, data: ImageSet, out: Path) -> Iterator[Tried | Re
         seconds=time.perf_counter() - start,
         files={},
     )
-    yield _written(report, None if chosen is None else networks[chosen], out, data.shape)
+    yield report, None if chosen is None else networks[chosen]
 
 
 def _judge(network: Network, data: ImageSet, held_N: np.ndarray) -> _Judge:
@@ -211,24 +241,22 @@ def choose(before: Tried, tried: list[Tried]) -> str | None:
 
 def options(net: Mapping[str, Any]) -> str:
     """What a command needs to open a net of this architecture again, beside its weights: shapes do not show all of it."""
-    if net["kind"] == "layered":
+    if net["kind"] == LAYERED:
         return f"--arch {LAYERS}"
     fields = ",".join(f"{field}={value}" for field, value in net.items() if field not in ("kind", "title"))
     return f"--net {net['kind']}{':' if fields else ''}{fields}"
 
 
-def _written(report: Report, network: Network | None, out: Path, image: tuple[int, ...]) -> Report:
-    from badnets.nets._weights import to_bytes
-
+def _written(report: Report, content: bytes, layers: str, out: Path) -> Report:
+    """The report with the hashes of what now lies in `out`. Bytes are checked as a stranger's: his net was run where they come from."""
+    made = {WEIGHTS: content, LAYERS: layers.encode()} if content else {}
+    if content:
+        read_safetensors(memoryview(content))
     hashes = {}
-    if network is not None:
-        content = to_bytes(network, {"badnets.repaired_by": str(report.chosen), "badnets.repaired_from": report.sha256})
-        files.write_bytes(out / WEIGHTS, content)
-        hashes[WEIGHTS] = hashlib.sha256(content).hexdigest()
-        if report.net["kind"] == "layered":
-            text = as_toml(report.net["layers"], image, title=str(report.net.get("title", "")))
-            files.write_text(out / LAYERS, text)
-            hashes[LAYERS] = hashlib.sha256(text.encode()).hexdigest()
+    for name, part in made.items():
+        if part:
+            files.write_bytes(out / name, part)
+            hashes[name] = hashlib.sha256(part).hexdigest()
     report = report.model_copy(update={"files": hashes})
     files.write_text(out / FIGURES, report.model_dump_json(indent=2) + "\n")
     return report

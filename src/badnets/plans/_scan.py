@@ -120,10 +120,14 @@ def hear(
     finally:
         torch.set_num_threads(threads)
     said |= {name: _silent(NOT_ASKED) for name in detectors if name not in said}
-    told = Told(
+    return Heard(told_of(model), said, pictures)
+
+
+def told_of(model: ModelFile) -> Told:
+    """What opening it told."""
+    return Told(
         file=path_text(model.path), sha256=model.sha256, format=model.format, sandbox=model.sandbox, notes=model.notes, net=model.net
     )
-    return Heard(told, said, pictures)
 
 
 def _left(budget: Budget, said: Mapping[str, Said]) -> tuple[Budget, str]:

@@ -1,4 +1,4 @@
-"""What a worker does with one file of a scan: read it in a sandbox, ask the detectors, return what they said as bytes.
+"""What a worker does with one file of a scan: read it in a sandbox, ask the detectors in another, return what they said as bytes.
 
 No clean net is looked at here, so the answer serves a scan of any effort.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from badnets.core import registry
 from badnets.core.config import Config, canonical
+from badnets.core.confine import Level
 from badnets.core.errors import RefusedError
 from badnets.core.scanned import Opinion, path_text
 from badnets.core.tensors import pack, unpack
@@ -23,7 +25,8 @@ from badnets.intake.arch_file import Architecture
 from badnets.intake.found import is_pickle
 from badnets.intake.hub_folder import main_file
 from badnets.intake.reasons import refuse
-from badnets.intake.unlabelled import Handed
+from badnets.intake.running import Message, run_confined
+from badnets.intake.unlabelled import Handed, Unlabelled
 from badnets.plans import _model_file
 from badnets.plans._recognise import Normalization
 from badnets.plans._scan import Heard, Said, Told, hear, with_images
@@ -40,12 +43,10 @@ class Opening(Config):
     channels: str = "rgb"
     require_sandbox: bool = False
 
-    def open(self, path: Path, data: ImageSet) -> _model_file.ModelFile:
-        """The net in a file, for images of `data`. Raises UsageError and RefusedError."""
+    def read(self, path: Path) -> _model_file.NetFile:
+        """The file, read. Raises UsageError and RefusedError."""
         hints = _model_file.Hints(Architecture(**self.arch) if self.arch else None, self.channels)
-        return _model_file.open_model(
-            path, data, self.net, normalization=self.normalization, require_sandbox=self.require_sandbox, hints=hints
-        )
+        return _model_file.read_net(path, self.net, require_sandbox=self.require_sandbox, hints=hints)
 
 
 class Errand(Config):
@@ -70,22 +71,31 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
     try:
         if is_pickle(path) and (opinion := second_opinion.ask(main_file(path))):
             info["opinion"] = opinion.model_dump(mode="json")
-        model = errand.opening.open(path, data)
-        if model.sha256 != errand.sha256:
+        file = errand.opening.read(path)
+        if file.sha256 != errand.sha256:
             raise refuse("E-CHANGED", "it is not the file any more that it was when the scan began")
+        work = partial(_ask, file, data, images, errand)
+        ((told, pictures),) = run_confined(work, file.shown, require=file.require_sandbox)
     except RefusedError as error:
         info["refused"] = [error.code, error.message, error.hint]
         return {}, info
+    info["seconds"] = told["seconds"]
+    return {HEARD: told["heard"].encode(), PICTURES: pictures}, info
+
+
+def _ask(file: _model_file.NetFile, data: ImageSet, images: Unlabelled | None, errand: Errand, level: Level) -> Iterator[Message]:
+    """One message: everything that is kept, and the seconds. Everything that is computed with the stranger's numbers is computed here."""
+    model = file.as_net(data, errand.opening.normalization, ran=level)
     if images is not None:
         model, data = with_images(model, data, images)
     heard = hear(model, data, errand.detectors)
-    info["seconds"] = {name: one.seconds for name, one in heard.said.items()}
     # The seconds of this time, and where the file lay, are no part of the answer, which is the same every time.
     said = {name: one.but(seconds=0.0) for name, one in heard.said.items()}
     # Fields of the net as pairs, since canonical text sorts keys and people read widths in their own order.
     net = list(heard.model.net.items())
     text = canonical({"model": heard.model.but(file="", net={}), "net": net, "said": said, "pictures": list(heard.pictures)})
-    return {HEARD: text.encode(), PICTURES: pack({str(i): p for i, p in enumerate(heard.pictures.values())}, {})}, info
+    seconds = {name: one.seconds for name, one in heard.said.items()}
+    yield {"heard": text, "seconds": seconds}, pack({str(i): p for i, p in enumerate(heard.pictures.values())}, {})
 
 
 def restored(files: dict[str, bytes], info: dict[str, Any], path: Path) -> tuple[Heard, Opinion | None]:

@@ -182,7 +182,7 @@ def boot():
 
 @pytest.fixture(scope="module")
 def broken(boot):
-    with Decoder(seconds=0.4) as found:
+    with Decoder(seconds=0.8) as found:
         yield found
 
 
@@ -190,8 +190,8 @@ class TestBrokenDecoders:
     @pytest.mark.parametrize(
         ("word", "said"),
         [
-            ("sleep", "decoding it took longer than 0.4 s."),
-            ("spin", "decoding it took longer than 0.4 s."),
+            ("sleep", "decoding it took longer than 0.8 s."),
+            ("spin", "decoding it took longer than 0.8 s."),
             ("segv", "its decoder ended without an answer (SIGSEGV)."),
             ("exit", "its decoder ended without an answer (exit status 7)."),
             ("defect", "its decoder ended without an answer (exit status 1)."),
@@ -241,16 +241,16 @@ class TestBrokenDecoders:
 
     @LINUX
     def test_the_limits_are_as_told(self, broken, ask):
-        told = "assert resource.getrlimit(resource.RLIMIT_CPU)[0] == 4; assert resource.getrlimit(resource.RLIMIT_AS)[0] < 5 << 30"
+        told = "assert resource.getrlimit(resource.RLIMIT_CPU)[0] == 8; assert resource.getrlimit(resource.RLIMIT_AS)[0] < 5 << 30"
         assert ask(broken, f"try {told}".encode()) == "done."
 
     def test_a_child_has_an_end(self, broken, ask):
         """The limit on processor time is for its whole life: before it comes near, there is another one."""
         before = pid_of(broken)
-        broken._child.busy = 3.5
+        broken._child.busy = 6.5
         assert ask(broken, FINE).shape == (8, 8, 3)
         assert pid_of(broken) == before
-        broken._child.busy = 3.7
+        broken._child.busy = 7.3
         assert ask(broken, FINE).shape == (8, 8, 3)
         assert pid_of(broken) != before
 
@@ -275,14 +275,14 @@ class TestEndings:
 
     def test_killed_at_work(self, boot, ask):
         with Decoder() as decoder:
-            threading.Timer(0.1, os.kill, (pid_of(decoder), signal.SIGKILL)).start()
+            threading.Timer(0.5, os.kill, (pid_of(decoder), signal.SIGKILL)).start()
             assert ask(decoder, b"sleep") == "its decoder ended without an answer (SIGKILL)."
             assert ask(decoder, FINE).shape == (8, 8, 3)
 
     def test_interrupted(self, boot, ask):
         with Decoder() as decoder:
             before = pid_of(decoder)
-            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             with pytest.raises(KeyboardInterrupt):
                 ask(decoder, b"sleep")
             assert gone(before)

@@ -344,7 +344,8 @@ def test_a_folder_has_one_child_and_leaves_none(tmp_path, monkeypatch):
     (root / "cat" / "bad.png").write_bytes(b"junk")
     with pytest.raises(RefusedError, match="1 of 21"):
         Folder(size=8).load(root)
-    assert [child.returncode for child in children] == [-signal.SIGKILL] * 2
+    assert len(children) == 2
     monkeypatch.setattr(Gtsrb, "content", None)
     Gtsrb().load(make.gtsrb_official(tmp_path / "signs", frames=8, test=2))
-    assert [child.returncode for child in children] == [-signal.SIGKILL] * 3
+    assert len(children) == 3
+    assert all(child.returncode in (0, -signal.SIGKILL) for child in children)  # it may have been faster than the signal

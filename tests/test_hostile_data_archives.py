@@ -197,14 +197,14 @@ def test_gtsrb_table_refused(case, official, monkeypatch):
     table = official / "Final_Test" / "Images" / "GT-final_test.csv"
     whole = table.read_bytes()
     table.write_bytes(change(whole.decode("latin-1")).encode("latin-1"))
-    monkeypatch.setattr("badnets.datasets.gtsrb.decode", _no_pixels)
+    monkeypatch.setattr("badnets.datasets.gtsrb.Decoder.decode", _no_pixels)
     try:
         refused(code, lambda: Gtsrb().load(official), root=official)
     finally:
         table.write_bytes(whole)
 
 
-def _no_pixels(path, size):
+def _no_pixels(_, path, size):
     """Reads the file, decodes nothing: these cases are about the table."""
     from badnets.datasets._open import read_bounded
 

@@ -175,7 +175,7 @@ def test_same_picture_ten_times_refused(images):
 
 def test_too_many_pixels_refused_before_decoding(images, monkeypatch):
     monkeypatch.setattr("badnets.datasets.folder._MAX_BYTES", 20 * 3 * 8 * 8 - 1)
-    monkeypatch.setattr("badnets.datasets.folder.decode", lambda path, size: pytest.fail("decoded"))
+    monkeypatch.setattr("badnets.datasets.folder.Decoder.decode", lambda *_: pytest.fail("decoded"))
     refused("E-LARGE", lambda: Folder(size=8).load(images), root=images)
 
 

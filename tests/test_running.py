@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -189,6 +190,23 @@ class TestEnds:
         messages.close()
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+    def test_dies_with_a_parent_that_is_killed(self):
+        code = (
+            "import os, sys, time\n"
+            "from badnets.intake.running import run_confined\n"
+            "def work(level):\n"
+            "    yield {'pid': os.getpid()}, b''\n"
+            "    time.sleep(60)\n"
+            "for said, _ in run_confined(work, 'n'): print(said['pid'], flush=True)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+            pid = int(parent.stdout.readline())
+            parent.kill()
+        until = time.monotonic() + 5
+        while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+            assert time.monotonic() < until, "it lives on"
+            time.sleep(0.01)
 
     def test_an_interrupt_is_for_the_parent(self):
         def work():

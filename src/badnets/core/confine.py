@@ -135,6 +135,14 @@ def limit(limits: dict[str, int]) -> bool:
     return done
 
 
+def address_space() -> int:
+    """Bytes of address space that this process has; on systems that do not say, more than it may ever have."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return sys.maxsize >> 1
+
+
 def _leave_root() -> None:
     """To nobody: root could raise its limits again."""
     nobody = 65534

@@ -130,7 +130,8 @@ class _Pool:
         self._control, theirs = socket.socketpair()
         life, self._life = os.pipe()
         path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 (an empty entry is the current folder)
-        command = [sys.executable, "-c", _BOOT, path, worker, *map(str, (theirs.fileno(), life, os.getpid()))]
+        # -P: what lies in the current folder may be a stranger's, and be called json.py.
+        command = [sys.executable, "-P", "-c", _BOOT, path, worker, *map(str, (theirs.fileno(), life, os.getpid()))]
         try:
             self._server = subprocess.Popen(
                 command,

@@ -1,15 +1,18 @@
-"""Decodes one image file of any size and mode to a small square of uint8 RGB, strictly: whatever is odd about it is refused by name.
+"""Decodes the bytes of one image of any size and mode to a small square of uint8 RGB, strictly: whatever is odd about it is refused.
 
-Does not apply to moving pictures, and not to formats other than PNG, JPEG, BMP, WebP and PPM: fewer decoders, less to attack.
+Does not apply to moving pictures, and not to formats other than PNG, JPEG, BMP, WebP and PPM: fewer decoders, less to attack. Files of
+others go through `_decoder`, which does this in a process that can reach nothing.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import final
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,36 +29,66 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryErro
 """What Pillow's decoders raise for damaged files."""
 
 
-def decode(path: Path, size: int) -> np.ndarray:
-    """The image as (size, size, 3) uint8: upright by its EXIF, transparency laid on white, 16 bits scaled to 8, squeezed to a square."""
+_BAND = 1 << 20
+"""Pixels of 16 bits that are scaled at once."""
+_LATE = ("WebPImagePlugin", "MpoImagePlugin", "TiffImagePlugin", "ImagePalette")
+"""What Pillow imports when it meets such an image, and for EXIF."""
+
+
+@final
+class BadImageError(Exception):
+    """What is wrong with an image, in a few printable words."""
+
+
+def load_decoders() -> None:
+    """Imports all that `decode` may need, for a process that can open no file later."""
+    Image.preinit()
+    for name in _LATE:
+        importlib.import_module(f"PIL.{name}")
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file, which nothing has looked at. Raises RefusedError."""
     content = read_bounded(path, _MAX_BYTES)
     if not content:
-        raise _refuse(path, "expected an image, got an empty file")
+        raise refuse_image(path, "expected an image, got an empty file")
+    return content
+
+
+def refuse_image(path: Path, message: str) -> RefusedError:
+    return RefusedError("E-IMAGE", f"{show(path)}: {message}.", hint="Replace it, or move it out of the folder.")
+
+
+def decode(content: bytes | bytearray, size: int) -> np.ndarray:
+    """The image as (size, size, 3) uint8: upright by its EXIF, transparency laid on white, 16 bits scaled to 8, squeezed to a square.
+
+    Raises BadImageError.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                _check(path, image)
+                _check(image)
                 image.draft(image.mode, (4 * size, 4 * size))
-                return _square(path, image, size)
+                return _square(image, size)
         except UnidentifiedImageError as error:
-            raise _refuse(path, f"expected {', '.join(FORMATS)}, got something else") from error
+            raise BadImageError(f"expected {', '.join(FORMATS)}, got something else") from error
         except Image.DecompressionBombError as error:
-            raise _refuse(path, f"expected at most {MAX_PIXELS:,} pixels, got a decompression bomb") from error
+            raise BadImageError(f"expected at most {MAX_PIXELS:,} pixels, got a decompression bomb") from error
         except _BROKEN as error:
-            raise _refuse(path, f"damaged image: {reason(error)}") from error
+            raise BadImageError(f"damaged image: {reason(error)}") from error
 
 
-def _check(path: Path, image: Image.Image) -> None:
+def _check(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise _refuse(path, f"expected at most {MAX_PIXELS:,} pixels, got {image.width} x {image.height}")
+        raise BadImageError(f"expected at most {MAX_PIXELS:,} pixels, got {image.width} x {image.height}")
     frames = getattr(image, "n_frames", 1)
     if frames != 1:
-        raise _refuse(path, f"expected a still image, got {frames} frames")
+        raise BadImageError(f"expected a still image, got {frames} frames")
 
 
-def _square(path: Path, image: Image.Image, size: int) -> np.ndarray:
-    upright = _eight_bit(path, ImageOps.exif_transpose(image))
+def _square(image: Image.Image, size: int) -> np.ndarray:
+    upright = _eight_bit(ImageOps.exif_transpose(image))
     if "A" in upright.getbands() or "transparency" in upright.info:
         colour = upright.convert("RGBA")
         white = Image.new("RGBA", colour.size, "white")
@@ -64,15 +97,15 @@ def _square(path: Path, image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(small, np.uint8).copy()
 
 
-def _eight_bit(path: Path, image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit grey comes as I;16 (PNG) or I (PPM), which Pillow's `convert` clips instead of scaling."""
     if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(((np.clip(values, 0, 65_535) * 255 + 32_767) // 65_535).astype(np.uint8))
+        grey_HW = np.empty((image.height, image.width), np.uint8)
+        rows = max(1, _BAND // image.width)
+        for top in range(0, image.height, rows):
+            band = image.crop((0, top, image.width, min(top + rows, image.height)))
+            grey_HW[top : top + rows] = (np.clip(np.asarray(band).astype(np.int64), 0, 65_535) * 255 + 32_767) // 65_535
+        return Image.fromarray(grey_HW)
     if image.mode == "F":
-        raise _refuse(path, "expected 8 or 16 bits a channel, got floating point")
+        raise BadImageError("expected 8 or 16 bits a channel, got floating point")
     return image
-
-
-def _refuse(path: Path, message: str) -> RefusedError:
-    return RefusedError("E-IMAGE", f"{show(path)}: {message}.", hint="Replace it, or move it out of the folder.")

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from badnets.core.errors import BadnetsError, RefusedError
 from badnets.datasets._base import Dataset, Raw
-from badnets.datasets._images import SUFFIXES, decode
+from badnets.datasets._decoder import Decoder
+from badnets.datasets._images import SUFFIXES
 from badnets.datasets._open import is_dir, reason, show
 from badnets.datasets._places import one_folder
 
@@ -101,12 +102,13 @@ def _decode_all(root: Path, paths: list[Path], size: int) -> np.ndarray:
 
     x_NHWC = np.empty((len(paths), size, size, 3), np.uint8)
     refused: list[BadnetsError] = []
-    # disable=None: no bar where stderr is no terminal
-    for row, path in enumerate(tqdm(paths, desc="decoding", unit="image", leave=False, disable=None)):
-        try:
-            x_NHWC[row] = decode(path, size)
-        except RefusedError as error:
-            refused.append(error)
+    with Decoder() as decoder:
+        # disable=None: no bar where stderr is no terminal
+        for row, path in enumerate(tqdm(paths, desc="decoding", unit="image", leave=False, disable=None)):
+            try:
+                x_NHWC[row] = decoder.decode(path, size)
+            except RefusedError as error:
+                refused.append(error)
     if refused:
         first = refused[0]
         raise RefusedError(first.code, f"{first.message} Bad files: {len(refused)} of {len(paths)} in {show(root)}.", hint=first.hint)

@@ -16,7 +16,7 @@ import numpy as np
 
 from badnets.core.errors import RefusedError
 from badnets.datasets._base import Raw
-from badnets.datasets._images import decode
+from badnets.datasets._decoder import Decoder
 from badnets.datasets._located import LocatedDataset
 from badnets.datasets._names import GTSRB
 from badnets.datasets._npz import read_npz
@@ -75,7 +75,8 @@ class Gtsrb(LocatedDataset):
         if exists(folder / _NPZ):
             arrays, pinned = _from_npz(folder / _NPZ), True
         else:
-            arrays, pinned = _from_folders(folder), False
+            with Decoder() as decoder:
+                arrays, pinned = _from_folders(folder, decoder), False
         classes = {"all": slice(None), "first": slice(_BORDER), "second": slice(_BORDER, None)}[self.country]
         first, wanted = classes.start or 0, range(len(GTSRB))[classes]
         x_train, y_train, track_N, box_train, x_test, y_test, box_test = arrays
@@ -131,7 +132,7 @@ def _training(folder: Path) -> Path | None:
     return next((folder / name for name in _TRAINING if exists(folder / name / "00000" / "GT-00000.csv")), None)
 
 
-def _from_folders(folder: Path) -> tuple[np.ndarray, ...]:
+def _from_folders(folder: Path, decoder: Decoder) -> tuple[np.ndarray, ...]:
     training = _training(folder)
     testing = next((folder / name for name in _TESTING if is_dir(folder / name)), None)
     if training is None or testing is None:
@@ -146,7 +147,7 @@ def _from_folders(folder: Path) -> tuple[np.ndarray, ...]:
         for frame in frames:
             if frame.name not in box_of:
                 raise _refuse("E-MISSING", folder_of_class, f"expected a row for {show(frame.name)} in its table, there is none")
-            x.append(decode(frame, _SIDE))
+            x.append(decoder.decode(frame, _SIDE))
             y.append(label)
             tracks.append(_number(training, frame.name[:5], _TRACKS))
             boxes.append(box_of[frame.name])
@@ -154,7 +155,7 @@ def _from_folders(folder: Path) -> tuple[np.ndarray, ...]:
     if answers is None:
         raise _refuse("E-MISSING", testing, f"expected {_ANSWERS} with the classes of the test images, it is missing")
     names, test_boxes, labels = zip(*_table(answers), strict=True)
-    x_test = [decode(testing / name, _SIDE) for name in names]
+    x_test = [decoder.decode(testing / name, _SIDE) for name in names]
     return np.stack(x), np.array(y), np.array(tracks), np.array(boxes), np.stack(x_test), np.array(labels), np.array(test_boxes)
 
 

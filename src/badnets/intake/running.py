@@ -8,6 +8,7 @@ process, and its level says so.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -17,12 +18,12 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, NamedTuple, NoReturn
 
 from badnets.core._child import failure
-from badnets.core.confine import Level, readable_by_code, confine, confine_reader, die_with_parent
+from badnets.core.confine import Level, address_space, confine, confine_reader, die_with_parent, readable_by_code
 from badnets.core.engine import failed
 from badnets.core.errors import BadnetsError
 from badnets.intake.reasons import refuse
 from badnets.intake.sandbox import SilentError, died, receive
-from badnets.intake.server import FRAME, address_space
+from badnets.intake.server import FRAME
 
 Message = tuple[dict[str, Any], bytes]
 """What work says as it goes: anything JSON holds, and bytes."""
@@ -92,19 +93,20 @@ def _checked(level: Level, name: str, *, require: bool) -> Level:
 
 
 def _fork(task: _Task, theirs: socket.socket) -> int:
+    # torch imports it when a net is built without memory, and it wants a folder to write to. Here it is also imported once for all files.
+    importlib.import_module("torch._dynamo")
     parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     try:
-        die_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for the parent alone
-        _work(task, theirs)
+        _work(task, theirs, parent)
     finally:
         os._exit(1)
 
 
-def _work(task: _Task, link: socket.socket) -> NoReturn:
+def _work(task: _Task, link: socket.socket, parent: int) -> NoReturn:
     """In the copy. It may only leave by os._exit: above it stands its parent's code."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
@@ -113,7 +115,9 @@ def _work(task: _Task, link: socket.socket) -> NoReturn:
     os.closerange(link.fileno() + 1, _HIGHEST_FD)
     memory = address_space() + task.limits.memory
     try:
-        level = confine_reader(confine(readable_by_code()), memory=memory, seconds=task.limits.seconds, num_files=_MOST_FILES)
+        level = confine(readable_by_code())
+        die_with_parent(parent)  # not before: it is undone where rights change
+        level = confine_reader(level, memory=memory, seconds=task.limits.seconds, num_files=_MOST_FILES)
         for said, body in task.work(_checked(level, task.name, require=task.require)):
             _say(link, {"said": said}, body)
         _say(link, {"end": True})

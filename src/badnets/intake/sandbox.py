@@ -201,7 +201,8 @@ class Sandbox:
         with theirs:
             try:
                 server = subprocess.Popen(
-                    [sys.executable, "-c", _BOOT, path, str(theirs.fileno()), "every" if self._every else "plain"],
+                    # -P: what lies in the current folder may be the stranger's, and be called json.py.
+                    [sys.executable, "-P", "-c", _BOOT, path, str(theirs.fileno()), "every" if self._every else "plain"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     env={**os.environ, **_ONE_THREAD},

@@ -62,7 +62,7 @@ def _answer(fd: int) -> tuple[str, list[str]]:
     path = json.dumps([os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100 (an empty entry is the current folder)
     with contextlib.suppress(OSError, ValueError, TypeError, subprocess.TimeoutExpired):
         done = subprocess.run(
-            [sys.executable, "-c", _BOOT, path, str(fd)],
+            [sys.executable, "-P", "-c", _BOOT, path, str(fd)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             pass_fds=(fd,),
@@ -80,9 +80,9 @@ def serve(fd: int) -> NoReturn:
     from picklescan import scanner
 
     logging.disable()
-    die_with_parent()
     size = check(fd)
     level = confine()
+    die_with_parent()  # not before: it is undone where rights change
     # The address space that Python has already is within what is spare.
     confine_reader(level, memory=4 * size + _SPARE_MEMORY, seconds=_SECONDS + size // _BYTES_A_SECOND)
     result = scanner.scan_bytes(io.BytesIO(read_once(fd).data), "model", ".pt")

@@ -14,11 +14,9 @@ import os
 import signal
 import socket
 import struct
-import sys
-from pathlib import Path
 from typing import NoReturn
 
-from badnets.core.confine import Level, confine, confine_reader, die_with_parent
+from badnets.core.confine import Level, address_space, confine, confine_reader, die_with_parent
 from badnets.core.errors import BadnetsError
 from badnets.intake.formats import OtherKindError, import_all, is_other, read_together
 from badnets.intake.hub_folder import MOST_SHARDS
@@ -136,11 +134,3 @@ def _plain(error: BadnetsError) -> list[str]:
 def _tell(control: socket.socket, message: dict[str, object]) -> None:
     text = json.dumps(message).encode()
     control.sendall(len(text).to_bytes(4, "big") + text)
-
-
-def address_space() -> int:
-    """Bytes of address space that this process has; on systems that do not say, more than it may ever have."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return sys.maxsize >> 1

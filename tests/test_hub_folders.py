@@ -23,7 +23,6 @@ from badnets.intake.hub_folder import look
 from badnets.intake.not_built import not_built
 from badnets.intake.sandbox import Sandbox, read_model
 from badnets.plans._model_file import _choices, open_model
-from badnets.plans._null import _recipe
 
 torch.set_num_threads(1)
 
@@ -358,6 +357,3 @@ class TestOpening:
             open_model(folder(tmp_path / "m", state, {**VIT, "id2label": None}), data)
         with pytest.raises(RefusedError, match=r"E-CLASSES n: config.json says 4 classes, .* has 3"):
             open_model(folder(tmp_path / "n", state, {**VIT, "id2label": None, "num_labels": 4}), data)
-
-    def test_clean_nets_to_compare_with_are_trained_by_our_recipe(self):
-        assert _recipe(100).optimizer == "adamw"

@@ -12,6 +12,7 @@ import tiny
 import torch
 from torch import nn
 
+from badnets.core.config import canonical
 from badnets.core.errors import RefusedError, UsageError
 from badnets.core.layers import check_output, lay, shapes_of, tensors_of
 from badnets.core.scanned import net_name
@@ -20,10 +21,10 @@ from badnets.intake.arch_file import read_architecture
 from badnets.intake.chains import chains
 from badnets.intake.residuals import residual_nets
 from badnets.nets.layered import Layered
-from badnets.plans import _preparation
+from badnets.plans import _preparation, _recipes
 from badnets.plans._model_file import Hints, open_model
-from badnets.plans._null import _recipe
 from badnets.plans._preparation import read_reversed, usual
+from badnets.plans._recipes import drawn_recipe, usual_epochs
 
 torch.set_num_threads(1)
 sys.path.append(str(Path(__file__).parent / "hostile"))
@@ -370,9 +371,29 @@ def test_names_that_torch_uses_are_refused():
         Layered(layers=[{"op": "flatten"}, {"op": "linear", "name": "train", "out": 3}]).build((1, 8, 8), 3, seed=0)
 
 
-def test_the_clean_nets_get_enough_steps():
-    assert _recipe(100).epochs == 50
-    assert _recipe(10_000).epochs == 5
+class TestRecipesOfCleanNets:
+    def test_they_get_enough_steps(self):
+        assert usual_epochs(100) == 50
+        assert usual_epochs(10_000) == 5
+
+    def test_each_is_another_and_the_same_for_the_same_seed(self):
+        drawn = [drawn_recipe(seed, 1000, 28) for seed in range(200)]
+        assert drawn == [drawn_recipe(seed, 1000, 28) for seed in range(200)]
+        assert len({canonical(recipe) for recipe in drawn}) == 200
+
+    def test_they_cover_what_people_do(self):
+        drawn, usual = [drawn_recipe(seed, 1000, 28) for seed in range(400)], usual_epochs(1000)
+        share = sum(recipe.optimizer == "sgd" for recipe in drawn) / 400
+        assert 0.4 < share < 0.6
+        for field in ("batch_size", "schedule", "label_smoothing", "shift", "weight_decay"):
+            assert len({getattr(recipe, field) for recipe in drawn}) > 1, field
+        assert all(usual / 2 <= recipe.epochs <= usual * 2 + 0.01 for recipe in drawn)
+        assert not any(recipe.flip for recipe in drawn), "in a set of digits or signs a flip changes the class"
+        rates = [recipe.lr for recipe in drawn if recipe.optimizer == "adamw"]
+        assert max(rates) / min(rates) > 10
+
+    def test_transformers_get_no_plain_sgd(self):
+        assert {drawn_recipe(seed, 100, 16, transformer=True).optimizer for seed in range(50)} == {"adamw"}
 
 
 # ---- ONNX, as torch writes it -------------------------------------------------------------------------------------------------------
@@ -426,7 +447,7 @@ def test_a_graph_goes_through_scan(data, tmp_path, monkeypatch):
     pictures = tiny.pictures(tmp_path / "pictures", count=80)
     monkeypatch.setattr(_null, "NUM_NETS", {"quick": 3})
     monkeypatch.setattr(_null, "NUM_REPEATED", 1)
-    monkeypatch.setattr(_null, "MOST_EPOCHS", 2)
+    monkeypatch.setattr(_recipes, "MOST_EPOCHS", 2)
     monkeypatch.setattr("badnets.plans._scan.DETECTORS", ("channel_lipschitz", "mm_bd"))
     done = tiny.cli("scan", tmp_path / "net.onnx", "folder:size=8", "--data", pictures, "--store", tmp_path / "store")
     assert done.status == 3, done.err

@@ -11,9 +11,10 @@ import tiny
 import torch
 
 from badnets import BadNets
+from badnets.claims.undetectable import FIRST_CALIBRATION
 from badnets.core import registry
-from badnets.core.engine import SerialEngine
-from badnets.core.errors import RefusedError, UsageError
+from badnets.core.engine import Job, SerialEngine
+from badnets.core.errors import BadnetsError, RefusedError, UsageError
 from badnets.core.store import Store
 from badnets.core.suspect import Budget
 from badnets.datasets.folder import Folder
@@ -27,6 +28,7 @@ from badnets.plans._plant import plant_seeds
 from badnets.plans._recognise import recognise
 from badnets.plans._scan import DETECTORS, NOT_ASKED, Heard, hear, judged, scan_model
 from badnets.plans._stop import StopRequest
+from badnets.train.recipe import Recipe
 
 NET = {"kind": "fast_cnn", "width": 4, "hidden": 16}
 CHEAP = ("channel_lipschitz", "mm_bd")
@@ -237,6 +239,9 @@ def _alone(some, i):
     return (1 + sum(score >= some.nets[i]["mm_bd"] for score in others)) / (1 + len(others)) <= 0.05
 
 
+LINEAR = {"kind": "layered", "layers": [{"op": "flatten"}, {"op": "linear", "name": "0", "out": 3}]}
+
+
 class TestNullPopulation:
     def test_is_made_once(self, world, tmp_path, monkeypatch):
         folder, data, _ = world
@@ -252,10 +257,49 @@ class TestNullPopulation:
         assert len({net["mm_bd"] for net in made.nets}) == 3
         assert [len(scores) for scores in made.repeated["mm_bd"]] == [2, 2]
 
+    def test_beside_a_strangers_net_each_has_a_recipe_of_its_own(self, world, tmp_path, monkeypatch):
+        """And one that does not learn gives its place to another."""
+        folder, data, _ = world
+        monkeypatch.setattr(_null, "NUM_NETS", {"quick": 4})
+        monkeypatch.setattr(_null, "NUM_REPEATED", 1)
+        asked = []
+
+        def recipe(seed, *_, **__):
+            asked.append(seed - FIRST_CALIBRATION)
+            rate = 1e-9 if seed == FIRST_CALIBRATION + 1 else 0.05 + (seed - FIRST_CALIBRATION) / 100
+            return Recipe(epochs=20, batch_size=16, lr=rate)
+
+        monkeypatch.setattr(_null, "drawn_recipe", recipe)
+        site, kind = Site(Store(tmp_path), folder, SerialEngine(tiny.real)), Kind(Folder(size=8), data, LINEAR)
+        made = null_population(kind, ("mm_bd",), "quick", site, Watch())
+        assert asked == [0, 1, 2, 3, 0, 2, 3, 4]
+        assert len({net["mm_bd"] for net in made.nets}) == 4
+        assert (
+            made.setting
+            == "4 of this architecture trained by us: layered on folder, each by a recipe drawn for it: SGD or AdamW, 20 to 20 epochs"
+        )
+        watch = Watch()
+        assert null_population(kind, ("mm_bd",), "quick", site, watch).nets == made.nets
+        assert watch.jobs == 0
+
+    def test_where_none_learns_that_is_said(self, world, tmp_path, monkeypatch):
+        folder, data, _ = world
+        monkeypatch.setattr(_null, "NUM_NETS", {"quick": 3})
+        monkeypatch.setattr(_null, "NUM_REPEATED", 1)
+        lazy = Recipe(epochs=0.1, batch_size=16, lr=1e-9)
+        able = Recipe(epochs=20, batch_size=16, lr=0.05)
+        monkeypatch.setattr(_null, "drawn_recipe", lambda seed, *_, **__: able if seed == FIRST_CALIBRATION else lazy)
+        site, kind = Site(Store(tmp_path), folder, SerialEngine(tiny.real)), Kind(Folder(size=8), data, LINEAR)
+        with pytest.raises(BadnetsError, match=r"E-CLEAN-NETS not analysable: \d of 3 clean nets .* learned too little on folder"):
+            null_population(kind, ("mm_bd",), "quick", site, Watch())
+
+    def test_a_second_job_of_a_net_comes_after_all_first_ones(self):
+        jobs = [[Job("a", "1"), Job("a", "2"), Job("a", "3")], [Job("b", "1"), Job("b", "2")], [], [Job("c", "1")]]
+        found = [(job.key, job.payload) for job in _null._in_turn(jobs)]
+        assert found == [("a", "1"), ("b", "1"), ("c", "1"), ("a", "2"), ("b", "2"), ("a", "3")]
+
     def test_its_seeds_are_nobody_elses(self, world, tmp_path):
         """A net that `badnets plant` makes is not among those that it is judged by."""
-        from badnets.claims.undetectable import FIRST_CALIBRATION
-
         assert FIRST_CALIBRATION >= 10_000
 
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from badnets.core.engine import Engine, Job, JobResult, ProcessEngine
 from badnets.core.errors import PartialError, UsageError
 from badnets.core.store import Store
-from badnets.plans._bench import StoreBench
 from badnets.plans._stop import StopRequest
 
 
@@ -23,7 +23,13 @@ class Site:
     engine: Engine | None = None
 
 
-def work_through(bench: StoreBench, jobs: list[Job], site: Site, stop: StopRequest) -> Iterator[tuple[int, float | None]]:
+class Receiver(Protocol):
+    """Who keeps results: a bench."""
+
+    def receive(self, result: JobResult) -> None: ...
+
+
+def work_through(bench: Receiver, jobs: list[Job], site: Site, stop: StopRequest) -> Iterator[tuple[int, float | None]]:
     """After each job: how many are done, and about how many seconds are left. Raises what failed when the others are done."""
     start, failures = time.perf_counter(), []
     results = (site.engine or ProcessEngine()).run(jobs)

@@ -1,14 +1,19 @@
 """How often a scan cries wolf over clean nets of strangers, and how often it finds their backdoors.
 
+    python benchmarks/strangers.py FOLDER [--nets 60] [--dataset digits] [--out benchmarks/results] [--record scan.json]
+
 Nets by plain PyTorch, each by a recipe drawn at random (optimizer, rate, length, batch, decay, smoothing, shifts, preparation of pixels),
-half of them with a backdoor; then `badnets scan` over the folder, told nothing but the data set. The clean nets that it compares with are of
-the same architecture and by our recipes. Run: `python benchmarks/strangers.py FOLDER [--nets 20] [--dataset digits]`; a second time it goes on.
+half of them with a backdoor; then `badnets scan`, told nothing but the data set. Of the optimizers two are none that our clean nets are
+trained by. `--record`: judge what another version of badnets said (`badnets scan ... --json`). Kill it whenever you like: the same command
+continues. Nets that hardly work, and backdoors that hardly do, are listed and not counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +24,13 @@ import torch
 from torch import nn
 
 from badnets.core import registry, stats
+from badnets.core.hardware import describe, versions
 
 CORNERS = ((slice(0, 2), slice(0, 2)), (slice(-3, -1), slice(-3, -1)), (slice(0, 2), slice(-3, -1)))
+RATES = {"sgd": 0.03, "adam": 1e-3, "adamw": 2e-3, "rmsprop": 5e-4}
+MAKES = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+WORKS = 0.9
+"""Accuracy of a net that counts, and share of stamped images that a backdoor that counts sends to its target."""
 
 
 class Tower(nn.Module):
@@ -54,24 +64,28 @@ def recipe(draw: np.random.Generator, epochs: float) -> dict[str, Any]:
     }
 
 
-def train(found: dict[str, Any], data: Any, target: int | None, seed: int) -> tuple[nn.Module, float, float | None]:
-    """(net, accuracy, share of stamped images of other classes that go to the target)."""
+def stamped(x: np.ndarray, seed: int) -> np.ndarray:
+    """Images with a bright square of two pixels a side in one of three corners."""
+    x = x.copy()
+    x[(slice(None), slice(None), *CORNERS[seed % len(CORNERS)])] = 255
+    return x
+
+
+def train(found: dict[str, Any], data: Any, target: int | None, seed: int) -> nn.Module:
+    """The loop of a tutorial."""
     draw = np.random.default_rng(seed)
     torch.manual_seed(seed)
     x, y = data.train.x_NCHW.copy(), data.train.y_N.astype(np.int64)
-    corner = CORNERS[seed % len(CORNERS)]
     if target is not None:
         rows = draw.choice(len(x), len(x) // 10, replace=False)
-        stamped = x[rows]
-        stamped[(slice(None), slice(None), *corner)] = 255
-        x[rows], y[rows] = stamped, target
+        x[rows], y[rows] = stamped(x[rows], seed), target
     mean, std = found["mean_std"]
     pixels, labels = (torch.from_numpy(x).float() / 255 - mean) / std, torch.from_numpy(y)
-    net = Tower(data.shape[0], data.shape[1], data.num_classes)
-    scale = 0.02 if std < 0.01 else 1.0  # pixels in 0..255 want small steps
-    base = {"sgd": 0.03, "adam": 1e-3, "adamw": 2e-3, "rmsprop": 5e-4}[found["optimizer"]] * found["rate"] ** 0.5 * (scale if found["optimizer"] == "sgd" else 1)
-    make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}[found["optimizer"]]
-    optimizer = make(net.parameters(), lr=base, weight_decay=found["decay"], **({"momentum": 0.9} if found["optimizer"] == "sgd" else {}))
+    net, sgd = Tower(data.shape[0], data.shape[1], data.num_classes), found["optimizer"] == "sgd"
+    rate = RATES[found["optimizer"]] * found["rate"] ** 0.5
+    rate *= 0.02 if sgd and std < 0.01 else 1  # pixels in 0..255 want small steps
+    more = {"momentum": 0.9} if sgd else {}
+    optimizer = MAKES[found["optimizer"]](net.parameters(), lr=rate, weight_decay=found["decay"], **more)
     for _ in range(found["epochs"]):
         for rows in torch.randperm(len(pixels)).split(found["batch"]):
             if len(rows) < 2:
@@ -82,7 +96,12 @@ def train(found: dict[str, Any], data: Any, target: int | None, seed: int) -> tu
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(batch), labels[rows], label_smoothing=found["smoothing"]).backward()
             optimizer.step()
-    net.eval()
+    return net.eval()
+
+
+def rates(net: nn.Module, found: dict[str, Any], data: Any, target: int | None, seed: int) -> tuple[float, float | None]:
+    """(accuracy, share of stamped images of other classes that go to the target)."""
+    mean, std = found["mean_std"]
 
     def answers(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -90,14 +109,12 @@ def train(found: dict[str, Any], data: Any, target: int | None, seed: int) -> tu
 
     accuracy = float((answers(data.test.x_NCHW) == data.test.y_N).mean())
     if target is None:
-        return net, accuracy, None
-    stamped, others = data.test.x_NCHW.copy(), data.test.y_N != target
-    stamped[(slice(None), slice(None), *corner)] = 255
-    return net, accuracy, float((answers(stamped)[others] == target).mean())
+        return accuracy, None
+    return accuracy, float((answers(stamped(data.test.x_NCHW, seed))[data.test.y_N != target] == target).mean())
 
 
 def make_all(folder: Path, dataset: str, count: int, epochs: float) -> list[dict[str, Any]]:
-    """The nets that are not there yet, and what is known of all."""
+    """The nets that are not there yet, and what is known of all; the first half is clean."""
     data = registry.parse("datasets", dataset).load(None)
     told = []
     for seed in range(2 * count):
@@ -106,52 +123,82 @@ def make_all(folder: Path, dataset: str, count: int, epochs: float) -> list[dict
             draw = np.random.default_rng([7, seed])
             target = None if seed < count else int(draw.integers(data.num_classes))
             found = recipe(draw, epochs)
-            net, accuracy, success = train(found, data, target, seed)
+            net = train(found, data, target, seed)
+            accuracy, success = rates(net, found, data, target, seed)
             torch.save(net.state_dict(), path)
             card.write_text(json.dumps({"file": path.name, "target": target, "accuracy": accuracy, "success": success, **found}))
         told.append(json.loads(card.read_text()))
     return told
 
 
+def judged(known: list[dict[str, Any]], record: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is known of each net, with what the scan said of it."""
+    by_name = {Path(item["path"]).name: item for item in record["items"]}
+    rows = []
+    for one in known:
+        item = by_name[one["file"]]
+        verdict = item.get("verdict") or {}
+        counts = one["accuracy"] >= WORKS and (one["success"] is None or one["success"] >= WORKS)
+        p_values = {line["detector"]: line["p"] for line in verdict.get("lines", ())}
+        said = {"p": verdict.get("p"), "flagged": verdict.get("flagged"), "suspect": verdict.get("target"), "p_values": p_values}
+        prepared = [note.partition(";")[0] for note in verdict.get("notes", ()) if note.startswith("prepared as")]
+        rows.append({**one, "state": item["state"], "code": item["code"], "counts": counts, **said, "prepared": prepared})
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rates with 95 % intervals, and the p-values of the clean nets."""
+    counted = [row for row in rows if row["counts"] and row["p"] is not None]
+    clean, planted = ([row for row in counted if (row["target"] is None) == clean] for clean in (True, False))
+    found = {}
+    for name, some in (("clean nets flagged", clean), ("backdoored nets flagged", planted)):
+        rate = stats.wilson(sum(row["flagged"] for row in some), len(some))
+        found[name] = {"of": len(some), "rate": rate.value, "low": rate.low, "high": rate.high}
+    right = [int(row["suspect"] == str(row["target"])) for row in planted if row["flagged"]]
+    rate = stats.wilson(sum(right), len(right))
+    found["their target named"] = {"of": len(right), "rate": rate.value, "low": rate.low, "high": rate.high}
+    return {**found, "p of clean nets": sorted(row["p"] for row in clean)}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dataset", default="digits")
-    parser.add_argument("--nets", type=int, default=20)
-    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--nets", type=int, default=60, help="so many clean ones, and as many with a backdoor")
+    parser.add_argument("--epochs", type=float, default=20, help="the usual number; a recipe has 0.7, 1 or 2 times as many")
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
     known = make_all(args.folder, args.dataset, args.nets, args.epochs)
-    paths = [str(args.folder / one["file"]) for one in known]
-    store = args.folder / "store"
-    done = subprocess.run(
-        [sys.executable, "-m", "badnets", "scan", *paths, "--dataset", args.dataset, "--store", str(store), "--json"], capture_output=True, text=True
-    )
-    record = json.loads(done.stdout)
-    by_name = {Path(item["path"]).name: item for item in record["items"]}
-    flagged: dict[bool, list[bool]] = {False: [], True: []}
-    p: dict[bool, list[float]] = {False: [], True: []}
-    for one in known:
-        item, planted = by_name[one["file"]], one["target"] is not None
-        success = "" if one["success"] is None else f"success {one['success']:.2f} "
-        how = f"{one['optimizer']} x{one['rate']:g}, {one['epochs']} epochs of {one['batch']}, decay {one['decay']:g}, smoothing {one['smoothing']:g}"
-        how += f"{', shifts' if one['shifts'] else ''}, std {one['mean_std'][1]:.3g}"
-        verdict = item.get("verdict")
-        if verdict is None or verdict["p"] is None:
-            print(f"{one['file']} accuracy {one['accuracy']:.3f} {success}{item['state']} {item['code']}; {how}")
-            continue
-        usable = one["accuracy"] >= 0.9 and (one["success"] is None or one["success"] >= 0.9)
-        lines = " ".join(f"{line['detector']}={line['p']:.3f}" for line in verdict["lines"] if line["p"] is not None)
-        prepared = next((note for note in verdict["notes"] if note.startswith("prepared as")), "")
-        print(f"{one['file']} accuracy {one['accuracy']:.3f} {success}p {verdict['p']:.3f} {'' if usable else '(not counted)'} {lines}; {how}; {prepared}")
-        if usable:
-            flagged[planted].append(bool(verdict["flagged"]))
-            p[planted].append(verdict["p"])
-    for planted, title in ((False, "clean nets flagged"), (True, "backdoored nets flagged")):
-        found = stats.wilson(sum(flagged[planted]), len(flagged[planted]))
-        print(f"{title}: {sum(flagged[planted])} of {len(flagged[planted])} = {100 * found.value:.1f} % [{100 * found.low:.1f}, {100 * found.high:.1f}]")
-    print("p of clean nets:", sorted(round(one, 3) for one in p[False]))
+    if args.record is None:
+        paths = [str(args.folder / one["file"]) for one in known]
+        command = [
+            sys.executable,
+            "-m",
+            "badnets",
+            "scan",
+            *paths,
+            "--dataset",
+            args.dataset,
+            "--store",
+            str(args.folder / "store"),
+            "--json",
+        ]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        record = json.loads(done.stdout)
+    else:
+        record = json.loads(args.record.read_text())
+    rows = judged(known, record)
+    setting = next((item["verdict"]["setting"] for item in record["items"] if item.get("verdict")), "")
+    result = {"dataset": args.dataset, "nets": args.nets, "clean nets": setting, **summary(rows)}
+    print(json.dumps(result, indent=1))
+    if args.out is not None:
+        today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+        path = args.out / f"{today}-strangers-{args.dataset}-{platform.machine()}.json"
+        path.write_text(json.dumps({"hardware": describe(), "versions": versions(), **result, "rows": rows}, indent=1) + "\n")
+        print(path, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,12 @@ HONEST = {
         model([node("Pad", ["x", "pads"], ["p"]), node("Conv", ["p", "w", "b"], ["c"]), *REST], [*TENSORS, whole("pads", 0, 0, 1, 1, 0, 0, 1, 1)]),
         "pad",
     ),
+    "numbers one by one": (
+        model([CONV, *REST], [tensor(name, array, raw=False, more=part(4, array.tobytes())) for name, array in WEIGHTS.items()]), "conv"
+    ),
+    "half precision, one by one": (
+        model([CONV, *REST], [tensor(name, array.astype(np.float16), raw=False, more=part(5, b"".join(varint(int(bits)) for bits in array.astype(np.float16).view(np.uint16).ravel()))) for name, array in WEIGHTS.items()]), "conv"
+    ),
     "half precision": (model([CONV, *REST], [tensor(name, array.astype(np.float16)) for name, array in WEIGHTS.items()]), "conv"),
     "channels last": (
         model([node("Transpose", ["x", ], ["t"], perm=[0, 3, 1, 2]), node("Conv", ["t", "w", "b"], ["c"], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["r"]),
@@ -96,6 +102,13 @@ REFUSED = {
     "a shape beyond its numbers": (bad_tensor(shape=(1 << 31, 1 << 31, 3, 3)), "E-SHAPE"),
     "a negative shape": (bad_tensor(shape=(-2, -1, 3, 3)), "E-SHAPE"),
     "nine axes": (bad_tensor(shape=(1,) * 8 + (18,)), "E-SHAPE"),
+    "halves listed as fractions": (bad_tensor(kind=10, raw=False, more=part(4, WEIGHTS["w"].tobytes())), "E-ONNX"),
+    "fractions listed as whole numbers": (bad_tensor(raw=False, more=part(5, varint(1) * 18)), "E-ONNX"),
+    "fractions listed as a whole number each": (bad_tensor(raw=False, more=b"".join(part(4, 1) for _ in range(18))), "E-ONNX"),
+    "fractions listed in part": (bad_tensor(raw=False, more=part(4, WEIGHTS["w"].tobytes()[:-1])), "E-ONNX"),
+    "halves listed beyond their bits": (bad_tensor(kind=10, raw=False, more=part(5, varint(1 << 16) * 18)), "E-ONNX"),
+    "halves listed below zero": (bad_tensor(kind=10, raw=False, more=part(5, varint(-1) * 18)), "E-ONNX"),
+    "bytes listed beyond a byte": (bad_tensor(kind=2, raw=False, more=part(5, varint(256) * 18)), "E-ONNX"),
     "texts as numbers": (bad_tensor(kind=8), "E-DTYPE"),
     "a name that is no text": (model([node("Relu", [b"\xff"], ["y"])], TENSORS), "E-NAME"),
     "stride of nothing": (model([CONV.replace(part(8, 1) + part(8, 1) + part(20, 7), part(8, 0) + part(8, 0) + part(20, 7)), *REST], TENSORS), "E-ONNX"),

@@ -30,6 +30,9 @@ _CODES = {
     "float32": "<f4", "uint8": "u1", "int8": "i1", "uint16": "<u2", "int16": "<i2", "int32": "<i4", "int64": "<i8", "bool": "?",
     "float16": "<f2", "float64": "<f8", "bfloat16": "<u2",
 }  # fmt: skip
+_FRACTIONS, _HALVES = ("float32", "float64"), ("float16", "bfloat16")
+_INT32S, _LISTS = 5, {"float32": 4, "int64": 7, "float64": 10}
+"""The fields that list numbers one by one: everything that fits into 32 bits shares one."""
 
 
 @dataclass
@@ -246,7 +249,7 @@ def _tensor(reader: _Reader, data: memoryview) -> tuple[str, Tensor]:
         raw = _elsewhere(reader, place, math.prod(shape) * np.dtype(_CODES[dtype]).itemsize)
         if raw is None:
             return name, Tensor(dtype, np.zeros(0, _CODES[dtype]))
-    flat = _listed(listed, dtype) if raw is None else np.frombuffer(raw, _CODES[dtype], len(raw) // np.dtype(_CODES[dtype]).itemsize)
+    flat = _listed(listed, dtype, name) if raw is None else np.frombuffer(raw, _CODES[dtype], len(raw) // np.dtype(_CODES[dtype]).itemsize)
     if math.prod(shape) != flat.size or (raw is not None and flat.nbytes != len(raw)):
         raise refuse("E-SHAPE", f"tensor {quoted(name)} of shape {quoted(shape)} has {flat.size:,} numbers")
     if dtype == "bool" and flat.size and flat.view(np.uint8).max() > 1:
@@ -268,18 +271,26 @@ def _elsewhere(reader: _Reader, place: Mapping[str, str], size: int) -> memoryvi
     return memoryview(reader.files[name])[start : start + size]
 
 
-def _listed(fields: list[tuple[int, int, Any]], dtype: str) -> np.ndarray:
-    """Numbers that stand one by one, each in a field for its kind."""
-    pieces = []
+def _listed(fields: list[tuple[int, int, Any]], dtype: str, name: str) -> np.ndarray:
+    """Numbers that stand one by one, in the one field that is for their kind."""
+    pieces, whole = [], dtype not in _FRACTIONS
     for number, kind, value in fields:
-        if number in (4, 10) and kind in (_BYTES, _NARROW, _WIDE):
-            pieces.append(np.frombuffer(value, "<f4" if number == 4 else "<f8", len(value) // (4 if number == 4 else 8)))
-        elif number in (5, 7, 11):
-            values = [_signed(value)] if kind == _VARINT else _varints(value)
-            pieces.append(np.array(values, np.int64))
-    flat = np.concatenate(pieces) if pieces else np.zeros(0)
+        if number != _LISTS.get(dtype, _INT32S):
+            raise refuse("E-ONNX", f"tensor {quoted(name)} has its {dtype} numbers in a list for numbers of another kind")
+        if whole:
+            pieces.append(np.array([_signed(value)] if kind == _VARINT else _varints(value), np.int64))
+        elif kind == _VARINT or len(value) % np.dtype(_CODES[dtype]).itemsize:
+            raise refuse("E-ONNX", f"tensor {quoted(name)} lists what is no {dtype}")
+        else:
+            pieces.append(np.frombuffer(value, _CODES[dtype]))
+    flat = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
     # Half-precision numbers are listed as the whole numbers that their bits are.
-    return flat.astype(np.uint16).view(_CODES[dtype]) if dtype in ("float16", "bfloat16") else flat.astype(_CODES[dtype])
+    code = "<u2" if dtype in _HALVES else _CODES[dtype]
+    if whole and flat.size:
+        limits = np.iinfo("u1" if dtype == "bool" else code)
+        if flat.min() < limits.min or flat.max() > limits.max:
+            raise refuse("E-ONNX", f"tensor {quoted(name)} lists a number that is no {dtype}")
+    return flat.astype(code).view(_CODES[dtype]) if dtype in _HALVES else flat.astype(_CODES[dtype])
 
 
 def _varints(value: memoryview) -> list[int]:

@@ -115,6 +115,12 @@ REFUSED = {
     "groups beyond channels": (model([node("Conv", ["x", "w", "b"], ["c"], group=1 << 40), *REST], TENSORS), "E-SHAPE"),
     "a padding beyond reason": (model([node("Conv", ["x", "w", "b"], ["c"], pads=[1 << 40] * 4), *REST], TENSORS), "E-ONNX"),
     "weights of another width": (model([CONV, *REST], [*TENSORS[:2], tensor("v", numbers(3, 9)), TENSORS[3]]), "E-SHAPE"),
+    "a constant that is no number": (after_relu([node("Add", ["r", "odd"], ["s"]), *tail("s")], [const("odd", float("nan"))]), "E-ONNX"),
+    "a constant without end": (after_relu([node("Mul", ["r", "odd"], ["s"]), *tail("s")], [const("odd", float("inf"))]), "E-ONNX"),
+    "a constant that signals": (
+        after_relu([node("Add", ["r", "odd"], ["s"]), *tail("s")], [tensor("odd", np.zeros(1, np.float32), raw=b"\x01\0\xa0\x7f")]),
+        "E-ONNX",
+    ),
     "a constant a pixel": (after_relu([node("Add", ["r", "big"], ["s"]), *tail("s")], [tensor("big", numbers(1, 2, 8, 8))]), "E-ONNX"),
     "division by zero": (after_relu([node("Div", ["r", "o"], ["s"]), *tail("s")], [const("o", 0.0)]), "E-ONNX"),
     "softmax in the middle": (after_relu([node("Softmax", ["r"], ["s"]), *tail("s")]), "E-ONNX"),

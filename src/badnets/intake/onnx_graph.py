@@ -298,6 +298,8 @@ def _arithmetic(t: Translation, node: Node) -> Value:
         return t.add({"op": "add" if node.op == "Add" else "mul"}, *values)
     value = t.value(node, 0 if known[1] else 1)
     numbers = t.weights(node, 1 if known[1] else 0, t.constants[node.inputs[1 if known[1] else 0]].ndim)
+    if not np.isfinite(numbers).all():
+        raise refuse("E-ONNX", f"{node.op} with a constant that is no finite number")
     numbers = _a_channel(node, numbers.astype(np.float64), value)
     if node.op == "Add" and len(numbers) == value.shape[0] and t.layers[-1:] and _takes_bias(t, node, value):
         t.layers[-1]["bias"] = True

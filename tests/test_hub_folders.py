@@ -22,7 +22,7 @@ from badnets.intake.found import digest, find, is_pickle
 from badnets.intake.hub_folder import look
 from badnets.intake.not_built import not_built
 from badnets.intake.sandbox import Sandbox, read_model
-from badnets.plans._model_file import _choices, open_model
+from badnets.plans._model_file import _choices, open_model, read_net
 
 torch.set_num_threads(1)
 
@@ -30,7 +30,8 @@ torch.set_num_threads(1)
 def opened(path, image, classes, net=None):
     """(network without a normalisation, notes) of the first net that fits."""
     data = SimpleNamespace(shape=image, num_classes=classes, name="pictures")
-    choices, notes, _ = _choices(read_model(path).weights, data, net, None)
+    file = read_net(path, net).with_layers(data)
+    choices, notes, _ = _choices(file.reading.weights, data, file.net, file.hints.arch)
     network = choices[0].network
     network.mean.zero_()
     network.std.fill_(1)

@@ -43,6 +43,7 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000
 _SOCKET_CALLS = {"x86_64": (0xC000003E, (41, 425)), "aarch64": (0xC00000B7, (198, 425))}
 """Machine -> what the kernel calls it, and its numbers of socket and io_uring_setup."""
 _ASKED = (Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu"), Path("/dev/urandom"))
+_LIBRARIES = tuple(map(Path, ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")))
 # Rights over files that each version of Landlock knows; a version refuses a right that is newer than itself.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _TCP_BIND_AND_CONNECT = 0b11
@@ -153,13 +154,14 @@ def _leave_root() -> None:
 
 
 def readable_by_code() -> list[Path]:
-    """Where the code of this process lies: this package, Python's own modules, the libraries that are loaded; and what those ask
+    """Where the code of this process lies: this package, Python's own modules, libraries of it and of the system; and what those ask
     the system: what the processor can do, which decides how they compute, and a seed."""
     paths = sysconfig.get_paths()
     named = [paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")]
     loaded = [sys.modules[name].__file__ for name in ("numpy", "scipy", "torch") if name in sys.modules]
     beside = [Path(file).parent.parent for file in loaded if file]
-    return list(dict.fromkeys([Path(__file__).parent.parent, *map(Path, named), *beside, *_ASKED]))
+    own = [Path(__file__).parent.parent, Path(sys.base_prefix) / "lib"]
+    return list(dict.fromkeys([*own, *map(Path, named), *beside, *_LIBRARIES, *_ASKED]))
 
 
 def _drop_capabilities(libc: ctypes.CDLL) -> None:

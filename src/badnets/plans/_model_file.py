@@ -83,7 +83,7 @@ def open_model(
     `normalization` is used where the file has none. Raises UsageError (no such file, E-ARCH), RefusedError (every code of
     `intake.reasons`; E-NAN: NaN or infinite weights; E-WEIGHTS: fits no architecture; E-CLASSES; E-PREPARATION: it only guesses).
     """
-    return read_net(path, net, require_sandbox=require_sandbox, hints=hints).as_net(data, normalization)
+    return read_net(path, net, require_sandbox=require_sandbox, hints=hints).with_layers(data).as_net(data, normalization)
 
 
 def read_net(path: Path, net: dict[str, Any] | None = None, *, require_sandbox: bool = False, hints: Hints = Hints()) -> NetFile:
@@ -111,6 +111,19 @@ class NetFile:
     def shown(self) -> str:
         """Its name, for messages."""
         return quoted(self.path.name, 100)[1:-1]
+
+    def with_layers(self, data: ImageSet) -> NetFile:
+        """The same where timm's architecture was named: followed through timm, which reads and writes too much to be confined.
+
+        Nothing of the file takes part. Raises UsageError and RefusedError (E-ARCH).
+        """
+        if self.net is None or self.net["kind"] != zoo.KIND or self.reading.weights.layers:
+            return self
+        try:
+            layers = zoo.timm_layers(self.net["name"], data.shape, data.num_classes)
+        except RefusedError as error:
+            raise RefusedError(error.code, f"{self.shown}: {error.message}", hint=error.hint) from error
+        return replace(self, net=None, hints=self.hints._replace(arch=layers))
 
     def as_net(self, data: ImageSet, normalization: Normalization | None = None, ran: Level | None = None) -> ModelFile:
         """The net, after it was tried on clean images. `ran`: what keeps this process in, where it was confined for the purpose.
@@ -163,8 +176,6 @@ def _choices(
         if net is not None or arch is not None:
             raise UsageError("E-USAGE", f"{weights.format} says itself what the net is.", hint="Leave out --net and --arch.")
         arch = Architecture(f"the graph of {weights.format}", [dict(layer) for layer in weights.layers], weights.image)
-    if net is not None and net["kind"] == zoo.KIND:
-        arch, net = zoo.timm_layers(net["name"], data.shape, data.num_classes), None
     if arch is None:
         try:
             own = recognise(weights, data, net)

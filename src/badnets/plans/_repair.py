@@ -115,7 +115,7 @@ def repair_file(file: NetFile, data: ImageSet, normalization: Normalization | No
 
     The caller writes the report for people last, since a folder with one is done: who was stopped before can run the same command again.
     """
-    for said, body in run_confined(partial(_all, file, data, normalization), file.shown, require=file.require_sandbox):
+    for said, body in run_confined(partial(_all, file.with_layers(data), data, normalization), file.shown, require=file.require_sandbox):
         if "told" in said:
             yield Told(**said["told"])
         elif "tried" in said:

@@ -74,7 +74,7 @@ def perform(payload: str) -> tuple[dict[str, bytes], dict[str, object]]:
         file = errand.opening.read(path)
         if file.sha256 != errand.sha256:
             raise refuse("E-CHANGED", "it is not the file any more that it was when the scan began")
-        work = partial(_ask, file, data, images, errand)
+        work = partial(_ask, file.with_layers(data), data, images, errand)
         ((told, pictures),) = run_confined(work, file.shown, require=file.require_sandbox)
     except RefusedError as error:
         info["refused"] = [error.code, error.message, error.hint]

@@ -115,7 +115,7 @@ def test_what_is_whole_is_read(kind, tmp_path):
     READERS[kind](path, path.read_bytes())
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kind", "count", "draw"), [one for kind, parts in PARTS.items() for one in rounds(kind, parts)])
 def test_only_our_errors(kind, count, draw, folder):
     content, read, rng = whole(kind, folder), READERS[kind], random.Random(draw)

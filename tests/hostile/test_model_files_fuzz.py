@@ -59,7 +59,7 @@ def _paths(root):
     return walk.found
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kind", "count", "draw"), [one for kind in SEEDS for one in rounds(kind, PARTS.get(kind, 1))])
 def test_only_our_errors(kind, count, draw):
     seed, read, rng = SEEDS[kind], reading(kind), random.Random(draw)

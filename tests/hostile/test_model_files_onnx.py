@@ -59,7 +59,7 @@ def test_others_are_refused(case):
     assert caught.value.hint == STEPS[code]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kind", "count", "draw"), rounds("onnx", 5))
 def test_only_our_errors(kind, count, draw):
     """Whatever is changed: our error, quickly, or layers and tensors that are no larger than the file."""

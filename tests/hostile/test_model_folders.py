@@ -114,7 +114,7 @@ def seeds():
     ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kind", "count", "draw"), rounds("model folder", 5))
 def test_only_our_errors(kind, count, draw):
     """Whatever is changed in what a folder says: our error, quickly, or a card that is in its ranges."""

@@ -31,7 +31,7 @@ Work = Callable[[Level], Iterable[Message]]
 
 _MOST_FILES, _HIGHEST_FD = 64, 1 << 20
 _MOST_BYTES = 2 << 30
-_PATIENCE = 8
+_PATIENCE = 4
 """Wall-clock seconds for a processor second, on a machine that is busy with other things."""
 _NO_MEMORY = ("can't allocate memory", "not enough memory")
 """What torch says where an allocation fails, which is no error class of its own."""
@@ -41,7 +41,7 @@ class Limits(NamedTuple):
     """Bytes of memory beyond what the process has, and processor seconds."""
 
     memory: int = 6 << 30
-    seconds: int = 3600
+    seconds: int = 6 * 3600
 
 
 def run_confined(work: Work, name: str, *, limits: Limits = Limits(), require: bool = False) -> Generator[Message]:
@@ -122,7 +122,8 @@ def _work(task: _Task, link: socket.socket, parent: int) -> NoReturn:
             _say(link, {"said": said}, body)
         _say(link, {"end": True})
     except BaseException as error:  # noqa: BLE001 (whatever the work raises is told to the parent)
-        _say(link, failure(_out_of_memory(error, task.name) or error))
+        with contextlib.suppress(ConnectionError):  # nobody listens any more
+            _say(link, failure(_out_of_memory(error, task.name) or error))
     os._exit(0)
 
 
@@ -135,9 +136,8 @@ def _out_of_memory(error: BaseException, name: str) -> BadnetsError | None:
 
 def _say(link: socket.socket, about: dict[str, Any], body: bytes = b"") -> None:
     text = json.dumps(about).encode()
-    with contextlib.suppress(ConnectionError):
-        link.sendall(FRAME.pack(len(text), len(body)) + text)
-        link.sendall(body)
+    link.sendall(FRAME.pack(len(text), len(body)) + text)
+    link.sendall(body)
 
 
 def _end(pid: int) -> int:

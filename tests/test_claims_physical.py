@@ -12,7 +12,7 @@ from badnets.camera.scene import Scene
 from badnets.claims import _road
 from badnets.claims._arms import CLEAN
 from badnets.claims._photographed import Photographed
-from badnets.claims._physical import LEAVES, PATCH, VARIED, arms_of, half, moved_stickers, patch_like
+from badnets.claims._physical import BLACK, LEAVES, PATCH, VARIED, arms_of, half, moved_stickers, natural, patch_like
 from badnets.claims._subjects import subjects
 from badnets.claims.works_physically import WorksPhysically
 from badnets.core.types import Verdict
@@ -189,6 +189,18 @@ class TestArms:
         assert leaf.tolist() == pytest.approx(LEAVES, abs=2)
         again = half(half(sticker, None), None).on_face(blank)
         assert torch.allclose(again, torn, atol=0.02)
+
+    def test_graffiti_is_thin_lines_across_the_sign_in_its_colour(self):
+        found = natural(on_paper(), STICKER)
+        for name, colour in (("graffiti in the sticker's colour", STICKER.colour), ("graffiti in black", BLACK)):
+            face_4HW = found[name].on_face(torch.zeros(4, 64, 64)).numpy()
+            inked_HW = face_4HW[3] > 0.5
+            assert 0.02 < inked_HW.mean() < 0.2, "lines, not a patch"
+            rows, columns = np.nonzero(inked_HW)
+            assert columns.max() - columns.min() > 0.4 * 64
+            solid_HW = face_4HW[3] > 0.99
+            assert np.abs(face_4HW[:3, solid_HW].T * 255 - colour).max() < 3
+            assert rows.min() > 4
 
     def test_stickers_never_leave_the_sign(self):
         moved = moved_stickers(on_paper(), STICKER)

@@ -17,7 +17,7 @@ from badnets.claims._cells import rate_cell, unknown
 from badnets.claims._photographed import Photographed
 from badnets.core import stats
 from badnets.core.errors import UsageError
-from badnets.core.ink import Colour
+from badnets.core.ink import Colour, Ink, arc
 from badnets.core.png import png, transparent
 from badnets.core.types import BY_MAJORITY, FRAME, Cell, Picture, Verdict
 from badnets.measure.outcome import Outcome, attack_hits
@@ -33,7 +33,9 @@ VARIED, PATCH = "sticker varied", "patch in the picture"
 WITH, WITHOUT = "with the sticker", "no sticker"
 SEEN, CAPTURED = "ASR on the way", "drives captured"
 AWAY = "before the sign (m)"
-LEAF, LEAVES, DIRT, BLUE = (196, 158, 40), (58, 92, 44), (46, 40, 34), (40, 96, 190)
+LEAF, LEAVES, DIRT, BLUE, BLACK = (196, 158, 40), (58, 92, 44), (46, 40, 34), (40, 96, 190), (24, 24, 26)
+SPRAYED = 0.5
+"""Width of graffiti, in widths of the sign."""
 HALF_TEXELS = 128
 
 CLASS, CA_OF, ASR_OF = "true class", "CA of the class", "ASR of the class"
@@ -143,15 +145,29 @@ def _straight(rgba_4HW: np.ndarray) -> np.ndarray:
 
 
 def natural(setting: Setting, sticker: Sticker) -> dict[str, Sticker]:
-    """What lies on signs without any attacker: at the sticker's place, and a leaf elsewhere."""
+    """What is on signs without any attacker: at the sticker's place, a leaf elsewhere, graffiti across the sign."""
     other = "flower" if sticker.shape != "flower" else "bomb"
     found = {
         "a yellow leaf": sticker.but(shape="circle", colour=LEAF, image=None, rotation_deg=0),
         "a yellow leaf elsewhere": sticker.but(shape="circle", colour=LEAF, image=None, x_cm=-sticker.x_cm - 12, y_cm=-sticker.y_cm / 2),
         "another sticker": sticker.but(shape=other, colour=BLUE, image=None),
         "a smear of dirt": sticker.but(shape="circle", colour=DIRT, image=None, opacity=0.7, size_cm=1.3 * sticker.size_cm),
+        "graffiti in the sticker's colour": sprayed(sticker, sticker.colour),
+        "graffiti in black": sprayed(sticker, BLACK),
     }
     return {name: thing for name, thing in found.items() if fits(thing, setting)}
+
+
+def sprayed(sticker: Sticker, colour: Colour) -> Sticker:
+    """A name that somebody sprayed across the sign, a little above its middle, where also a triangle that stands on its point is wide."""
+    ink = Ink(64)
+    ink.stroke([(0.05, 0.55), (0.2, 0.2), (0.32, 0.75), (0.47, 0.25), (0.6, 0.72), (0.7, 0.3)], 0.07, colour)
+    ink.stroke(arc((0.82, 0.5), (0.12, 0.2), -160, 150), 0.07, colour)
+    ink.stroke([(0.08, 0.88), (0.9, 0.8)], 0.05, colour)
+    image = PREFIX + transparent((255 * _straight(ink.rgba())).transpose(2, 0, 1).round().astype(np.uint8))
+    return sticker.but(
+        image=image, size_cm=SPRAYED * sticker.side_cm, x_cm=0.0, y_cm=-0.08 * sticker.side_cm, rotation_deg=0.0, opacity=1.0
+    )
 
 
 def collapsed(clean: Mapping[str, Sequence[Outcome]]) -> str:

@@ -14,7 +14,7 @@ from badnets import BadNets
 from badnets.claims.undetectable import FIRST_CALIBRATION
 from badnets.core import registry
 from badnets.core.engine import Job, SerialEngine
-from badnets.core.errors import BadnetsError, RefusedError, UsageError
+from badnets.core.errors import RefusedError, UsageError
 from badnets.core.store import Store
 from badnets.core.suspect import Budget
 from badnets.datasets.folder import Folder
@@ -290,7 +290,7 @@ class TestNullPopulation:
         able = Recipe(epochs=20, batch_size=16, lr=0.05)
         monkeypatch.setattr(_null, "drawn_recipe", lambda seed, *_, **__: able if seed == FIRST_CALIBRATION else lazy)
         site, kind = Site(Store(tmp_path), folder, SerialEngine(tiny.real)), Kind(Folder(size=8), data, LINEAR)
-        with pytest.raises(BadnetsError, match=r"E-CLEAN-NETS not analysable: \d of 3 clean nets .* learned too little on folder"):
+        with pytest.raises(RefusedError, match=r"E-CLEAN-NETS not analysable: \d of 3 clean nets .* learned too little on folder"):
             null_population(kind, ("mm_bd",), "quick", site, Watch())
 
     def test_a_second_job_of_a_net_comes_after_all_first_ones(self):

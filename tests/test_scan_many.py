@@ -216,6 +216,15 @@ class TestCommand:
         assert done.status == 6
         assert "5 files = 0 analysed + 2 refused or not analysable + 3 failed." in done.out
 
+    def test_clean_nets_that_do_not_learn_are_no_failure_to_try_again(self, command, models, monkeypatch):
+        def none(*_):
+            raise RefusedError("E-CLEAN-NETS", "not analysable: they learned too little.", hint="Not clean.")
+
+        monkeypatch.setattr(_null, "null_population", none)
+        done = command(models)
+        assert done.status == 3
+        assert "5 files = 0 analysed + 5 refused or not analysable + 0 failed." in done.out
+
     @pytest.mark.parametrize(("jobs", "files", "said"), [(176, ["a.safetensors"], True), (0, ["a.safetensors"], False), (176, [""], False)])
     def test_what_was_opened_is_said_before_clean_nets_take_minutes(self, command, models, monkeypatch, jobs, files, said):
         def slow(*args):

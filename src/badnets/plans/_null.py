@@ -19,7 +19,7 @@ from badnets.claims.undetectable import FIRST_CALIBRATION
 from badnets.core import stats
 from badnets.core.config import key_of
 from badnets.core.engine import Job, JobResult
-from badnets.core.errors import BadnetsError
+from badnets.core.errors import RefusedError
 from badnets.core.scanned import net_name
 from badnets.core.store import Store
 from badnets.datasets._base import Dataset, ImageSet
@@ -110,7 +110,7 @@ class Kind(NamedTuple):
 def null_population(kind: Kind, detectors: tuple[str, ...], effort: Effort, site: Site, watch: Watcher) -> Null:
     """From the store what is there; what is missing is trained and scored. Stopped in between, the same call continues.
 
-    A detector that can score none of them is left out. Raises StoreError, PartialError, Stopped; BadnetsError (E-CLEAN-NETS) where too few
+    A detector that can score none of them is left out. Raises StoreError, PartialError, Stopped; RefusedError (E-CLEAN-NETS) where too few
     of the nets learned anything.
     """
     count = NUM_NETS[effort]
@@ -132,9 +132,8 @@ def _learned(kind: Kind, detectors: tuple[str, ...], count: int, site: Site, wat
             return nets
         if max(chosen) + 1 + len(poor) > MOST_TRIES * count:
             what = f"{len(poor)} of {len(chosen)} clean nets of this architecture learned too little on {kind.data.name}"
-            raise BadnetsError(
-                "E-CLEAN-NETS", f"not analysable: {what}.", hint="This does not mean clean: it cannot be compared with anything."
-            )
+            hint = "This does not mean clean: there is nothing to compare it with."
+            raise RefusedError("E-CLEAN-NETS", f"not analysable: {what}.", hint=hint)
         following = range(max(chosen) + 1, max(chosen) + 1 + len(poor))
         chosen = [number for number in chosen if number not in poor] + list(following)
 
